@@ -1,0 +1,238 @@
+"""What foundry.yml may say: names, types, defaults and bounds, and which settings do not go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
+
+GIB = 1024**3
+_UNITS = {"MiB": 1024**2, "GiB": GIB, "TiB": 1024 * GIB}
+# Debian 11's package: Debian 12 has none, and this one installs and runs there.
+DEBIAN_CONSUL = {
+    "suite": "bullseye",
+    "version": "1.8.7+dfsg1-2+b3",
+    "sha256": "e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9",
+}
+
+
+def parse_size(value: Any) -> Any:
+    """Bytes of a text such as "8GiB". Raises ValueError for one without a known unit."""
+    match = re.fullmatch(r"(\d{1,6}) ?(MiB|GiB|TiB)", value) if isinstance(value, str) else None
+    if not match:
+        raise ValueError("must be a size with its unit, such as 8GiB (MiB, GiB or TiB)")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _no_doubles(values: tuple[str, ...]) -> tuple[str, ...]:
+    doubles = sorted({v for v in values if values.count(v) > 1})
+    if doubles:
+        raise ValueError(f"names {', '.join(doubles)} twice")
+    return values
+
+
+def _list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and value else value
+
+
+_Listed = (BeforeValidator(_list), AfterValidator(_no_doubles))
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=3 * GIB, le=16 * 1024 * GIB)]
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$", max_length=100)]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+:~-]*$", max_length=100)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Uri = Annotated[str, StringConstraints(pattern=r"^(https?|file)://?[^\s\[\]]+$")]
+SecureUri = Annotated[str, StringConstraints(pattern=r"^https://[^\s\[\]]+$")]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Memory = Annotated[int, Field(ge=512, le=1024 * 1024)]
+Cpus = Annotated[int, Field(ge=1, le=256)]
+Seconds = Annotated[int, Field(ge=10, le=24 * 3600)]
+
+
+class Section(BaseModel):
+    """A part of foundry.yml: unknown keys and values of another type are refused, and nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Image(Section):
+    """One golden image. disk_size is in bytes; packages are those that the node does not need but you want."""
+
+    suite: Literal["bookworm"] = "bookworm"
+    disk_size: Size = 8 * GIB
+    formats: Annotated[tuple[Literal["qcow2", "raw"], ...], *_Listed, Field(min_length=1)] = ("qcow2",)
+    packages: Annotated[tuple[PackageName, ...], *_Listed] = ()
+
+
+class Archive(Section):
+    """Debian's archives; None stands for those of the build host's own apt sources."""
+
+    mirror: Uri | None = None
+    security_mirror: Uri | None = None
+    updates: Uri | None = None
+    components: Annotated[
+        tuple[Literal["main", "contrib", "non-free", "non-free-firmware"], ...], *_Listed, Field(min_length=1)
+    ] = ("main",)
+
+
+class Postgresql(Section):
+    """Where PostgreSQL comes from. signed_by is the keyring of the PGDG archive at uri."""
+
+    version: Literal[15] = 15
+    source: Literal["debian", "pgdg"] = "debian"
+    uri: SecureUri | None = None
+    signed_by: FilePath | None = None
+
+
+class Patroni(Section):
+    """Which Patroni goes into patroni-venv; requirements/patroni.txt has the same one, with hashes."""
+
+    version: Version = "4.1.5"
+    extras: Annotated[
+        tuple[
+            Literal["aws", "consul", "etcd", "etcd3", "jsonlogger", "kubernetes", "raft", "systemd", "zookeeper"], ...
+        ],
+        *_Listed,
+    ] = ("consul", "etcd3", "systemd")
+
+
+class Consul(Section):
+    """Where Consul comes from; with source debian, suite, version and sha256 have defaults that belong together."""
+
+    source: Literal["debian", "hashicorp", "file", "none"] = "debian"
+    suite: PackageName | None = None
+    version: Version | None = None
+    sha256: Digest | None = None
+    path: FilePath | None = None
+    uri: SecureUri | None = None
+    signed_by: FilePath | None = None
+
+
+class Build(Section):
+    """The machine that Packer boots to build an image."""
+
+    memory_mib: Memory = 2048
+    cpus: Cpus = 2
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    boot_timeout_s: Seconds = 300
+
+
+class Verify(Section):
+    """The machine that proves an image, and for how many days its verdict counts."""
+
+    memory_mib: Memory = 2048
+    cpus: Cpus = 2
+    boot_timeout_s: Seconds = 600
+    max_age_days: Annotated[int, Field(ge=1, le=365)] = 30
+
+
+class Config(Section):
+    """The resolved configuration."""
+
+    images: Annotated[dict[ImageName, Image], Field(min_length=1)]
+    archive: Archive = Archive()
+    postgresql: Postgresql = Postgresql()
+    patroni: Patroni = Patroni()
+    consul: Consul = Consul()
+    build: Build = Build()
+    verify: Verify = Verify()
+
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def default_image(self) -> str:
+        """The name of the image that is built when none is asked for: the first one."""
+        return next(iter(self.images))
+
+
+class Conflict(NamedTuple):
+    """A setting that does not go with others: its key, what is wrong, and the keys that it was compared with."""
+
+    key: str
+    text: str
+    compared: tuple[str, ...] = ()
+
+
+def conflicts(cfg: Config) -> Iterator[Conflict]:
+    """Every combination in cfg that cannot work."""
+    yield from _archive(cfg)
+    yield from _postgresql(cfg)
+    yield from _consul(cfg)
+    yield from _images(cfg)
+
+
+def _archive(cfg: Config) -> Iterator[Conflict]:
+    archive = cfg.archive
+    both = ("archive.mirror", "archive.security_mirror")
+    if archive.mirror and not archive.security_mirror:
+        yield Conflict(both[0], "needs archive.security_mirror beside it, or images miss their security updates", both)
+    if archive.security_mirror and not archive.mirror:
+        yield Conflict(both[1], "needs archive.mirror beside it", both)
+    if archive.updates and not archive.mirror:
+        yield Conflict("archive.updates", "needs archive.mirror beside it", both[:1])
+    if "main" not in archive.components:
+        yield Conflict("archive.components", "must have main: all that a node needs is in it")
+
+
+def _postgresql(cfg: Config) -> Iterator[Conflict]:
+    source = cfg.postgresql.source
+    for name in ("uri", "signed_by"):
+        given = getattr(cfg.postgresql, name)
+        key = f"postgresql.{name}"
+        if source == "pgdg" and given is None:
+            yield Conflict(key, "is needed with source: pgdg", ("postgresql.source",))
+        if source != "pgdg" and given is not None:
+            yield Conflict(
+                key, f"has no meaning with source: {source}; it goes with source: pgdg", ("postgresql.source",)
+            )
+    yield from _keyring("postgresql.signed_by", cfg.postgresql.signed_by)
+
+
+CONSUL_NEEDS = {
+    "debian": ("suite", "version", "sha256"),
+    "hashicorp": ("uri", "signed_by"),
+    "file": ("path",),
+    "none": (),
+}
+CONSUL_TAKES = {"hashicorp": ("version",), "file": ("sha256",)}
+
+
+def _consul(cfg: Config) -> Iterator[Conflict]:
+    source = cfg.consul.source
+    needed = CONSUL_NEEDS[source]
+    taken = needed + CONSUL_TAKES.get(source, ())
+    for name in ("suite", "version", "sha256", "path", "uri", "signed_by"):
+        given = getattr(cfg.consul, name)
+        key = f"consul.{name}"
+        if given is None and name in needed:
+            why = (
+                "a version of your own needs its own sha256" if name == "sha256" else f"is needed with source: {source}"
+            )
+            yield Conflict(key, why, ("consul.source", "consul.version"))
+        if given is not None and name not in taken:
+            owners = [s for s in CONSUL_NEEDS if name in CONSUL_NEEDS[s] + CONSUL_TAKES.get(s, ())]
+            text = f"has no meaning with source: {source}; it goes with source: {' or '.join(owners)}"
+            yield Conflict(key, text, ("consul.source",))
+    yield from _keyring("consul.signed_by", cfg.consul.signed_by)
+    if source == "file" and cfg.consul.path and not cfg.consul.path.is_file():
+        yield Conflict("consul.path", f"there is no file {cfg.consul.path}", ("consul.source",))
+
+
+def _keyring(key: str, path: Path | None) -> Iterator[Conflict]:
+    if path is not None and not path.is_file():
+        yield Conflict(key, f"there is no keyring {path}")
+
+
+def _images(cfg: Config) -> Iterator[Conflict]:
+    for name, image in cfg.images.items():
+        if "patroni" in image.packages:
+            yield Conflict(
+                f"images.{name}.packages", "Debian's patroni conflicts with patroni-venv, which every image has"
+            )

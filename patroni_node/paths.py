@@ -1,0 +1,75 @@
+"""Every path that patroni-node reads or writes, below one root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+POSTGRESQL_MAJOR = 15
+
+_SHARE = Path(__file__).resolve().parent.parent
+"""/usr/share/patroni-node when installed, the repository's root in a work tree."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things are: `root` is / on a node and a scratch folder in tests."""
+
+    root: Path = Path("/")
+    node_file_override: Path | None = None
+
+    @property
+    def live(self) -> bool:
+        """True on the node itself, where accounts exist and owners are set."""
+        return self.root == Path("/")
+
+    @property
+    def node_file(self) -> Path:
+        return self.node_file_override or self.root / "etc/patroni/node.yml"
+
+    @property
+    def drop_ins(self) -> Path:
+        """The folder whose *.yml merge after the node file: node.d beside it."""
+        return self.node_file.with_name("node.d")
+
+    @property
+    def patroni_yml(self) -> Path:
+        return self.root / "etc/patroni/patroni.yml"
+
+    @property
+    def consul_json(self) -> Path:
+        return self.root / "etc/consul.d/patroni-node.json"
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "var/lib/patroni-node/identity.json"
+
+    @property
+    def instance_id(self) -> Path:
+        """Written by cloud-init before its write_files module runs."""
+        return self.root / "var/lib/cloud/data/instance-id"
+
+    @property
+    def machine_id(self) -> Path:
+        return self.root / "etc/machine-id"
+
+    @property
+    def issue(self) -> Path:
+        """agetty shows it above the login prompt (agetty(8), ISSUE FILES)."""
+        return self.root / "etc/issue.d/patroni-node.issue"
+
+    @property
+    def ready(self) -> Path:
+        """consul.service and patroni.service assert that this file exists."""
+        return self.root / "run/patroni-node/ready"
+
+
+def template_dir() -> Path:
+    """Return the folder of templates, laid out as on the target."""
+    return _SHARE / "templates" / "etc"
+
+
+def schema_file() -> Path:
+    """Return the JSON Schema of node.yml, beside the package or in the work tree's files/."""
+    installed = _SHARE / "node.schema.json"
+    return installed if installed.is_file() else _SHARE / "files/usr/share/patroni-node/node.schema.json"

@@ -1,0 +1,278 @@
+"""The archive stage: every package that the other stages install, as one local signed apt repository.
+
+A golden image should carry today's security updates, so each run asks Debian's archive what is newest; what it got is
+recorded by version and sha256. Later stages see only this repository and need no network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from foundry import apt, files, log, run, stages
+from foundry.config import Config, Image
+from foundry.errors import ConfigError, CorruptArtifact, FetchError
+from foundry.workspace import Workspace
+
+# What every image has; the .debs' own dependencies come on top, so that the Packer step finds them already installed.
+BASE_PACKAGES = (
+    "apt",
+    "linux-image-cloud-amd64",
+    "initramfs-tools",
+    "zstd",
+    "systemd-sysv",
+    "systemd-resolved",
+    "systemd-timesyncd",
+    "libpam-systemd",
+    "udev",
+    "dbus",
+    "kmod",
+    "openssh-server",
+    "cloud-init",
+    "cloud-guest-utils",
+    "grub2-common",
+    "grub-pc-bin",
+    "grub-efi-amd64-bin",
+    "grub-efi-amd64-signed",
+    "shim-signed",
+    "sudo",
+    "ca-certificates",
+    "curl",
+    "less",
+    "nano",
+    "iproute2",
+    "iputils-ping",
+    "netbase",
+    "procps",
+    "logrotate",
+    "debian-archive-keyring",
+)
+NODE_DEPENDENCIES = (
+    "python3",
+    "python3-yaml",
+    "python3-jinja2",
+    "python3-jsonschema",
+    "libpq5",
+    "libsystemd0",
+    "adduser",
+    "pipexec",
+)
+ESSENTIAL = ("?essential", "?priority(required)")
+BUILD_PACKAGES = ("apt", "build-essential", "fakeroot")
+# For mmdebstrap: apt's own user could not read a repository below a home folder, which is 0700 on Debian 12.
+READ_AS_ROOT = '--aptopt=APT::Sandbox::User "root"'
+KEY_NAME = "Patroni Foundry local repository (throw-away)"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The local repository: its folder, its public key, and the packages of each set."""
+
+    folder: Path
+    public_key: Path
+    base: tuple[apt.Package, ...]
+    buildd: tuple[apt.Package, ...]
+    consul: Path | None
+    key: str
+
+    def line(self, method: str = "copy") -> str:
+        """The sources.list line by which the build host's tools use it."""
+        return f"deb [signed-by={self.public_key}] {method}:{self.folder} ./"
+
+
+def base_names(config: Config, image: Image) -> list[str]:
+    """The names of Debian's packages that the base of an image is made from."""
+    return [*ESSENTIAL, *BASE_PACKAGES, *NODE_DEPENDENCIES, f"postgresql-{config.postgresql.version}", *image.packages]
+
+
+def build(config: Config, image: Image, workspace: Workspace, *, offline: bool = False) -> Archive:
+    """Resolve today's versions, fetch what is missing, and lay out and sign the repository.
+
+    offline: use the newest earlier result instead of asking the archive.
+    Raises FetchError when the archive does not answer, or when there is no earlier result to use offline.
+    """
+    if offline:
+        return _latest(workspace)
+    archives = apt.sources(config, image.suite)
+    resolver = apt.Resolver(workspace, archives)
+    log.activity("archive: asking for today's packages")
+    resolver.update()
+    base = resolver.resolve(base_names(config, image), name="base")
+    buildd = resolver.resolve_build(workspace.root, [*ESSENTIAL, *BUILD_PACKAGES])
+    pinned = _consul_pin(config, archives)
+    inputs = {
+        **{f"package {p.name}": f"{p.version} {p.sha256}" for p in [*base, *buildd]},
+        "set base": files.sha256_text(files.canonical([p.filename for p in base])),
+        "set buildd": files.sha256_text(files.canonical([p.filename for p in buildd])),
+        "consul": files.canonical(pinned),
+        **stages.recipe(apt, sys.modules[__name__]),
+    }
+    decision = stages.decide(workspace, "archive", inputs)
+
+    def act(scratch: Path) -> None:
+        every = sorted({*base, *buildd})
+        total = sum(p.size for p in every)
+        files.need_space(workspace.build, 3 * total, "archive")
+        fetched = resolver.fetch(every)
+        log.info(f"fetched {files.human(fetched)} of {files.human(total)} in {len(every)} packages")
+        _check(workspace.pool, every)
+        consul = _fetch_consul(config, workspace, resolver, pinned)
+        _lay_out(workspace, image.suite, scratch, every, consul)
+        files.write_json(
+            scratch / "sets.json",
+            {
+                "base": [asdict(p) for p in base],
+                "buildd": [asdict(p) for p in buildd],
+                "consul": consul and consul.name,
+                "key": decision.key,
+            },
+        )
+
+    return _open(stages.perform(workspace, decision, act))
+
+
+def _open(folder: Path) -> Archive:
+    sets = files.read_json(folder / "sets.json")
+    return Archive(
+        folder,
+        folder / "key.gpg",
+        tuple(apt.Package(**p) for p in sets["base"]),
+        tuple(apt.Package(**p) for p in sets["buildd"]),
+        folder / "pool" / sets["consul"] if sets["consul"] else None,
+        sets["key"],
+    )
+
+
+def intact(packages: Archive, workspace: Workspace) -> None:
+    """Look at every .deb of the repository before something is made from them.
+
+    Raises CorruptArtifact, and forgets the result and the .deb, so that the next run fetches it anew.
+    """
+    outputs = files.read_json(packages.folder / stages.RECORD)["outputs"]
+    for path in sorted((packages.folder / "pool").iterdir()):
+        if files.sha256(path) == outputs[str(path.relative_to(packages.folder))]["sha256"]:
+            continue
+        (packages.folder / stages.RECORD).unlink()
+        for name in workspace.pool.glob(f"{path.name.partition('_')[0]}_*.deb"):
+            if name.samefile(path):
+                name.unlink()
+        path.unlink()
+        raise CorruptArtifact(
+            f"archive: {path} is not what was fetched; it was removed", hint="run it again: it will be fetched anew"
+        )
+
+
+def _latest(workspace: Workspace) -> Archive:
+    store = workspace.stage("archive")
+    results = [p.parent for p in store.glob("*/" + stages.RECORD)]
+    if not results:
+        raise FetchError("archive: --offline, but nothing was fetched before", hint="run it once without --offline")
+    newest = max(results, key=lambda p: p.stat().st_mtime)
+    log.reused("archive", "--offline: Debian's archive was not asked")
+    return _open(newest)
+
+
+def _check(pool: Path, packages: Sequence[apt.Package]) -> None:
+    for package in packages:
+        path = pool / package.filename
+        if not path.is_file() or files.sha256(path) != package.sha256:
+            path.unlink(missing_ok=True)
+            raise CorruptArtifact(
+                f"archive: {path} is not what Debian's archive signed; it was removed",
+                hint="run it again: it will be fetched anew",
+            )
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.link(source, target)
+
+
+def _lay_out(
+    workspace: Workspace, suite: str, folder: Path, packages: Sequence[apt.Package], consul: Path | None
+) -> None:
+    for package in packages:
+        # As in Debian's own archive, an epoch is no part of a file's name: apt would decode the %3a of it.
+        _link(workspace.pool / package.filename, folder / "pool" / re.sub(r"_\d+%3a", "_", package.filename))
+    if consul:
+        _link(consul, folder / "pool" / consul.name)
+    index_and_sign(workspace, folder, suite)
+
+
+def index_and_sign(workspace: Workspace, folder: Path, suite: str) -> None:
+    """Make a folder of .debs a flat signed repository: Packages, Release, InRelease, and key.gpg beside them."""
+    index = run.capture(["apt-ftparchive", "packages", "."], cwd=folder, name="packages")
+    files.write(folder / "Packages", index + "\n\n")
+    release = run.capture(
+        [
+            "apt-ftparchive",
+            *("-o", "APT::FTPArchive::Release::Origin=Patroni Foundry"),
+            *("-o", f"APT::FTPArchive::Release::Suite={suite}"),
+            *("-o", f"APT::FTPArchive::Release::Codename={suite}"),
+            *("release", "."),
+        ],
+        cwd=folder,
+        name="release",
+    )
+    files.write(folder / "Release", release + "\n")
+    gpg = signing_key(workspace)
+    try:
+        run.run([*gpg, "--clearsign", "--output", folder / "InRelease", folder / "Release"], name="sign")
+        run.run([*gpg, "--export", "--output", folder / "key.gpg"], name="export-key")
+    finally:
+        # gpg's agent detaches itself from us, and would stay.
+        run.run(["gpgconf", "--homedir", workspace.keyring, "--kill", "all"], name="gpgconf", check=False)
+
+
+def signing_key(workspace: Workspace) -> list[str]:
+    """The gpg command line that signs with the workspace's throw-away key, which is made when there is none."""
+    home = workspace.keyring
+    options = ["--batch", "--yes", "--no-tty", "--pinentry-mode", "loopback", "--passphrase", ""]
+    # gpg leaves an agent behind, which must not outlive it.
+    gpg = run.contained(["gpg", "--homedir", str(home), *options])
+    if not (home / "made").exists():
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        run.run([*gpg, "--quick-gen-key", KEY_NAME, "ed25519", "sign", "never"], name="make-key")
+        (home / "made").touch()
+    return gpg
+
+
+def _consul_pin(config: Config, archives: Sequence[apt.Source]) -> dict[str, str]:
+    """What foundry.yml says of Consul, as plain facts; empty where the image gets none."""
+    consul = config.consul
+    if consul.source == "debian":
+        version = str(consul.version)
+        name = f"consul_{version.rpartition(':')[2]}_amd64.deb"
+        return {"uri": f"{archives[0].uri}/pool/main/c/consul/{name}", "name": name, "sha256": str(consul.sha256)}
+    if consul.source == "file":
+        path = Path(str(consul.path))
+        if not path.is_file():
+            raise ConfigError(
+                f"consul.path: there is no file {path}", hint="give the path of a consul .deb in foundry.yml"
+            )
+        digest = files.sha256(path)
+        if consul.sha256 and digest != consul.sha256:
+            raise ConfigError(f"consul.sha256: {path} has sha256 {digest}, foundry.yml pins {consul.sha256}")
+        return {"path": str(path), "name": path.name, "sha256": digest}
+    if consul.source == "hashicorp":
+        return {"package": f"consul={consul.version}" if consul.version else "consul"}
+    return {}
+
+
+def _fetch_consul(config: Config, workspace: Workspace, resolver: apt.Resolver, pin: dict[str, str]) -> Path | None:
+    if "path" in pin:
+        return Path(pin["path"])
+    if "uri" in pin:
+        target = workspace.pool / pin["name"]
+        apt.fetch_file(pin["uri"], target, pin["sha256"])
+        return target
+    if "package" in pin:
+        found = [p for p in resolver.resolve([pin["package"]], name="consul") if p.name == "consul"]
+        resolver.fetch(found)
+        _check(workspace.pool, found)
+        return workspace.pool / found[0].filename
+    return None

@@ -1,0 +1,196 @@
+"""The base stage: a bootable disk with the slow-changing packages already installed, cached by its inputs.
+
+mmdebstrap unpacks and configures the packages of the local repository in a folder; disk.py makes that a disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from foundry import apt, archive, disk, files, log, run, stages
+from foundry.config import Config, Image
+from foundry.workspace import Workspace
+
+IMAGE = "base.qcow2"
+# Debian ships both disabled; the second lets a kernel command line configure the network, as the Packer step does.
+ENABLED = ("systemd-networkd.service", "systemd-network-generator.service")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base disk (qcow2, not compressed), and its kernel and initrd for a direct boot."""
+
+    folder: Path
+    key: str
+    root_fs: str
+
+    @property
+    def image(self) -> Path:
+        return self.folder / IMAGE
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd.img"
+
+    @property
+    def digest(self) -> str:
+        return stages.output_digest(self.folder, IMAGE)
+
+
+def build(config: Config, image: Image, packages: archive.Archive, workspace: Workspace) -> Base:
+    """Make the base of an image, or find it made. Raises CommandFailed, FoundryError."""
+    templates = workspace.templates / "base"
+    sources = apt.sources(config, image.suite)
+    inputs = {
+        **{f"package {p.name}": f"{p.version} {p.sha256}" for p in packages.base},
+        **files.tree_digests([templates], workspace.root),
+        **stages.recipe(disk, sys.modules[__name__]),
+        "consul": files.sha256(packages.consul) if packages.consul else "none",
+        "suite": image.suite,
+        "disk size": str(image.disk_size),
+        "sources": files.canonical([s.line() for s in sources]),
+    }
+    decision = stages.decide(workspace, "base", inputs)
+    identity = disk.Identity.of(decision.key)
+
+    def act(scratch: Path) -> None:
+        files.need_space(workspace.build, 4_000_000_000, "base")
+        archive.intact(packages, workspace)
+        root = scratch / "root"
+        try:
+            _Tree(config, image, packages, sources, identity, templates, scratch, root).make()
+            raw = scratch / "base.raw"
+            log.activity("base: writing the disk")
+            disk.build(root, raw, image.disk_size, identity)
+            shutil.copyfile(_boot_file(root, "vmlinuz"), scratch / "vmlinuz")
+            shutil.copyfile(_boot_file(root, "initrd.img"), scratch / "initrd.img")
+        finally:
+            run.run(["rm", "-rf", "--one-file-system", root], name="rm")
+        run.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, scratch / IMAGE])
+        raw.unlink()
+
+    return Base(stages.perform(workspace, decision, act), decision.key, identity.root_fs)
+
+
+def _boot_file(root: Path, name: str) -> Path:
+    found = sorted((root / "boot").glob(f"{name}-*"))
+    return found[-1]
+
+
+@dataclass
+class _Tree:
+    """The root file system in the making."""
+
+    config: Config
+    image: Image
+    packages: archive.Archive
+    sources: list[apt.Source]
+    identity: disk.Identity
+    templates: Path
+    scratch: Path
+    root: Path
+
+    def make(self) -> None:
+        before, after = self.scratch / "setup", self.scratch / "final"
+        self._render("setup", before)
+        self._render("final", after)
+        names = [n for n in archive.base_names(self.config, self.image) if not n.startswith("?")]
+        if self.packages.consul:
+            names.append("consul")
+        command = [
+            *("mmdebstrap", "--mode=root", "--variant=required", "--format=directory"),
+            f"--include={','.join(names)}",
+            f"--setup-hook=sync-in {before} /",
+            f"--customize-hook=sync-in {after} /",
+            '--customize-hook=chroot "$1" update-initramfs -c -k all',
+            f'--customize-hook=systemctl --root="$1" enable {" ".join(ENABLED)}',
+            # By command line too: the first packages are unpacked before the file is read.
+            *(f"--dpkgopt={line}" for line in self._path_rules(before)),
+            "--dpkgopt=force-unsafe-io",
+            archive.READ_AS_ROOT,
+            *(self.image.suite, str(self.root), self.packages.line()),
+        ]
+        # INITRD=No: the kernel's own hook would make a first, large initrd that nobody boots.
+        run.run(run.contained(command), env={"INITRD": "No"}, name="mmdebstrap", what="base: mmdebstrap")
+        self._link_initrd()
+        self._forget()
+        for folder in (before, after):
+            shutil.rmtree(folder)
+
+    def _render(self, part: str, target: Path) -> None:
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(self.templates / part),
+            undefined=jinja2.StrictUndefined,
+            keep_trailing_newline=True,
+            autoescape=False,
+        )
+        keyrings = "/etc/apt/keyrings"
+        rows = [
+            {
+                "uri": s.uri,
+                "suite": s.suite,
+                "components": s.components,
+                "target_keyring": s.signed_by
+                if s.signed_by == apt.DEBIAN_KEYRING
+                else f"{keyrings}/{Path(s.signed_by).name}",
+            }
+            for s in self.sources
+        ]
+        for name in environment.list_templates(extensions=["j2"]):
+            text = environment.get_template(name).render(identity=self.identity, sources=rows)
+            files.write(target / name.removesuffix(".j2"), text)
+        if part == "final":
+            for source in self.sources:
+                if source.signed_by != apt.DEBIAN_KEYRING:
+                    path = target / keyrings.lstrip("/") / Path(source.signed_by).name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source.signed_by, path)
+
+    @staticmethod
+    def _path_rules(before: Path) -> list[str]:
+        text = (before / "etc/dpkg/dpkg.cfg.d/patroni-foundry").read_text(encoding="utf-8")
+        return [line for line in text.splitlines() if line.startswith("path-")]
+
+    def _link_initrd(self) -> None:
+        """What the kernel's package does itself, unless INITRD=No."""
+        initrd = _boot_file(self.root, "initrd.img").name
+        for name in ("initrd.img", "initrd.img.old"):
+            (self.root / name).unlink(missing_ok=True)
+            (self.root / name).symlink_to(f"boot/{initrd}")
+
+    def _forget(self) -> None:
+        """Remove what the build host and the packages' scripts left of this one machine (traps.md row 18)."""
+        root = self.root
+        for pattern in (
+            "etc/ssh/ssh_host_*",
+            "etc/ssl/private/ssl-cert-snakeoil.key",
+            "etc/ssl/certs/ssl-cert-snakeoil.pem",
+            "etc/postgresql-common/root.crt",
+            "etc/hostname",
+            "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+            "etc/apt/apt.conf.d/99mmdebstrap",
+            "etc/apt/sources.list",
+            "etc/apt/sources.list.d/0*",
+            "var/lib/dbus/machine-id",
+            "var/lib/systemd/random-seed",
+            "var/log/**/*.log",
+            "var/cache/ldconfig/*",
+            "var/cache/debconf/*-old",
+            "var/lib/dpkg/*-old",
+            "run/*",
+        ):
+            for path in root.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        (root / "etc/machine-id").write_text("", encoding="utf-8")
+        resolver = root / "etc/resolv.conf"
+        resolver.unlink(missing_ok=True)
+        resolver.symlink_to("../run/systemd/resolve/stub-resolv.conf")

@@ -1,0 +1,20 @@
+# The golden image: a copy of the base, booted, with the node's packages installed from a local repository, and sealed.
+
+build {
+  sources = ["source.qemu.golden"]
+
+  provisioner "shell" {
+    scripts = [
+      "${var.scripts}/install.sh",
+      "${var.scripts}/seal.sh",
+    ]
+    environment_vars = [
+      "PACKAGES=${var.packages}",
+      "REPOSITORY_LABEL=${var.repository_label}",
+    ]
+    # /run is gone at the next boot, and is mounted noexec.
+    execute_command = "{{ .Vars }} sh {{ .Path }}"
+    remote_folder   = "/run"
+    skip_clean      = true
+  }
+}

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Remove what this one build machine was, so that every clone becomes a machine of its own at its first boot.
+set -eu
+
+systemctl stop systemd-networkd.socket systemd-networkd.service 2>/dev/null || true
+
+rm -rf /etc/ssh/ssh_host_* /root/.ssh /root/.bash_history /root/.cache
+rm -f /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pem
+rm -f /var/lib/systemd/random-seed /var/lib/dbus/machine-id /etc/hostname
+rm -rf /var/lib/dhcp/* /var/lib/systemd/network/* /var/lib/systemd/timesync/* /var/lib/systemd/timers/*
+rm -rf /var/lib/cloud /var/log/cloud-init*.log
+rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/lib/apt/extended_states.old
+rm -rf /tmp/* /tmp/.[!.]* /var/tmp/* /var/tmp/.[!.]*
+rm -rf /var/lib/consul/* /var/lib/patroni-node/identity.json /etc/patroni/patroni.yml /etc/consul.d/patroni-node.json
+rm -f /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/backups/*
+: >/etc/machine-id
+
+# The journal would be written again by its own shutdown.
+systemctl mask --runtime systemd-journal-flush.service >/dev/null 2>&1 || true
+journalctl --rotate --quiet || true
+rm -rf /var/log/journal/*
+find /var/log -type f -delete
+
+sync
+fstrim / || true

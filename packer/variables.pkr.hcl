@@ -1,0 +1,86 @@
+variable "base" {
+  type        = string
+  description = "The base disk (qcow2) that is copied and booted."
+}
+
+variable "kernel" {
+  type        = string
+  description = "The base's kernel, booted directly."
+}
+
+variable "initrd" {
+  type        = string
+  description = "The base's initrd."
+}
+
+variable "append" {
+  type        = string
+  description = "The kernel command line of the build boot."
+}
+
+variable "repository" {
+  type        = string
+  description = "A disk image (ISO 9660) that holds the local signed repository."
+}
+
+variable "repository_label" {
+  type        = string
+  description = "The volume label of the repository's disk image."
+}
+
+variable "packages" {
+  type        = string
+  description = "What to install from the repository, separated by spaces."
+}
+
+variable "credentials" {
+  type        = string
+  description = "A file with an SMBIOS string: the systemd credential that brings this build's ssh keys."
+}
+
+variable "ssh_key" {
+  type        = string
+  description = "The private key that belongs to it."
+}
+
+variable "scripts" {
+  type        = string
+  description = "The folder of the provisioning scripts."
+}
+
+variable "output" {
+  type        = string
+  description = "The folder to make, with disk.qcow2 in it."
+}
+
+variable "console" {
+  type        = string
+  description = "The file that the guest's serial console is written to."
+}
+
+variable "accelerator" {
+  type        = string
+  description = "QEMU's -accel argument: kvm, or tcg,thread=multi."
+}
+
+variable "cpu" {
+  type        = string
+  description = "QEMU's -cpu argument."
+}
+
+variable "cpus" {
+  type    = number
+  default = 2
+}
+
+variable "memory" {
+  type        = number
+  description = "MiB."
+  default     = 2048
+}
+
+variable "boot_timeout" {
+  type        = string
+  description = "How long the guest may take until ssh answers, as a Go duration."
+  default     = "5m"
+}

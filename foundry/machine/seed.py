@@ -1,0 +1,97 @@
+"""The seed: what cloud-init's NoCloud datasource reads at a machine's first boot, as files and as an ISO image."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foundry import files, run
+
+VOLUME = "CIDATA"
+NODE_YML = "/etc/patroni/node.yml"
+
+
+@dataclass(frozen=True)
+class StaticAddress:
+    """A fixed address. cidr: address and prefix length, "10.0.2.15/24". match: netplan's, which finds the interface."""
+
+    cidr: str
+    match: tuple[tuple[str, str], ...]
+    gateway: str | None = None
+    nameservers: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        return str(ipaddress.ip_interface(self.cidr).ip)
+
+
+@dataclass(frozen=True)
+class NodeSeed:
+    """One node's identity. node_yml: the text of its node.yml, or None for a machine that gets none.
+
+    static: its address, or None for DHCP.
+    """
+
+    instance_id: str
+    hostname: str
+    node_yml: str | None
+    ssh_public_key: str
+    static: StaticAddress | None = None
+
+
+def documents(seed: NodeSeed) -> dict[str, str]:
+    """The seed's files: name to text. network-config is absent where the address comes by DHCP."""
+    user: dict[str, Any] = {"ssh_authorized_keys": [seed.ssh_public_key.strip()]}
+    if seed.node_yml is not None:
+        node = {"path": NODE_YML, "owner": "root:root", "permissions": "0600", "content": seed.node_yml}
+        user["write_files"] = [node]
+    found = {
+        "user-data": "#cloud-config\n" + _yaml(user),
+        "meta-data": _yaml({"instance-id": seed.instance_id, "local-hostname": seed.hostname}),
+    }
+    if seed.static:
+        found["network-config"] = _yaml({"version": 2, "ethernets": {"primary": _ethernet(seed.static)}})
+    return found
+
+
+def _ethernet(static: StaticAddress) -> dict[str, Any]:
+    six = ipaddress.ip_interface(static.cidr).version == 6
+    settings: dict[str, Any] = {"match": dict(static.match), "addresses": [static.cidr]}
+    if static.gateway:
+        settings["gateway6" if six else "gateway4"] = static.gateway
+    if static.nameservers:
+        settings["nameservers"] = {"addresses": list(static.nameservers)}
+    return settings
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def write(seed: NodeSeed, folder: Path) -> list[Path]:
+    """Write the seed's files into folder, readable by their owner only, and return their paths."""
+    paths = []
+    for name, text in documents(seed).items():
+        files.write(folder / name, text, mode=0o600)
+        paths.append(folder / name)
+    return paths
+
+
+def iso(seed: NodeSeed, target: Path) -> Path:
+    """Make target the seed's ISO image, with its files beside it in a folder of the same name.
+
+    Raises ToolMissing without xorriso, CommandFailed when it fails.
+    """
+    sources = write(seed, target.with_suffix(""))
+    run.find("xorriso", "xorriso")
+    target.unlink(missing_ok=True)
+    args: list[str | Path] = ["xorriso", "-as", "genisoimage", "-quiet", "-volid", VOLUME, "-joliet", "-rock"]
+    run.run(
+        [*args, "-output", target, *sources], name=f"seed-{seed.hostname}", what=f"seed of {seed.hostname}: xorriso"
+    )
+    target.chmod(0o600)
+    return target

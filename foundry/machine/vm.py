@@ -1,0 +1,249 @@
+"""A virtual machine: QEMU over the exact bytes of a disk, with its firmware, boot loader and kernel.
+
+The disk is the read-only backing file of an overlay. The only network is QEMU's own, with one port of the host's
+loopback forwarded to the guest's sshd; unless the machine is online, nothing of it leaves QEMU.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from foundry import files, run
+from foundry.errors import GuestError, ToolMissing
+from foundry.machine import Spec, seed, wait
+from foundry.machine.qmp import Monitor
+from foundry.machine.ssh import Connection
+from foundry.run import Process, Result
+from foundry.workspace import OVMF, Workspace
+
+DEFAULT_MAC = "52:54:00:50:47:01"
+# The kernel's limit for the path of a unix socket is 107 bytes; ssh appends some of its own while it makes one.
+_LONGEST_SOCKET = 80
+_START_SECONDS = 15.0
+_FORWARD = re.compile(r"HOST_FORWARD\S*\s+\d+\s+127\.0\.0\.1\s+(\d+)")
+
+
+class VirtualMachine:
+    """See foundry.machine.Machine."""
+
+    kind = "vm"
+
+    def __init__(self, spec: Spec, workspace: Workspace) -> None:
+        self.spec = spec
+        self.workspace = workspace
+        self.folder = spec.folder
+        self.ssh_config = spec.folder / "ssh_config"
+        self.console_log = spec.folder / "console.log"
+        self.overlay = spec.folder / "disk.qcow2"
+        self._process: Process | None = None
+        self._connection: Connection | None = None
+        self._sockets: Path | None = None
+        self._since = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def boot(self) -> None:
+        if self._process and self._process.poll() is None:
+            raise GuestError(f"{self.spec.name} runs already")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_overlay()
+        iso = seed.iso(self.spec.seed, self.folder / "seed.iso")
+        self._sockets = self._sockets or self._socket_folder()
+        words = self._command(iso)
+        self._since = time.monotonic()
+        self._process = Process(words, name=f"qemu-{self.spec.name}")
+        self._process.follow()
+        port = self._forwarded_port()
+        control = self._sockets / "ssh"
+        self._connection = Connection(self.spec, self.ssh_config, port, control, self.dead, self.console_log)
+
+    def _make_overlay(self) -> None:
+        if self.overlay.exists():
+            return
+        run.find("qemu-img", "qemu-utils")
+        words: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", self.spec.format]
+        words += ["-b", self.spec.image.resolve(), self.overlay]
+        if self.spec.disk_gib:
+            words.append(f"{self.spec.disk_gib}G")
+        run.run(words, name=f"overlay-{self.spec.name}", what=f"{self.spec.name}: qemu-img")
+
+    def _socket_folder(self) -> Path:
+        if len(str(self.folder.resolve())) <= _LONGEST_SOCKET:
+            return self.folder.resolve()
+        return Path(tempfile.mkdtemp(prefix="pf-"))
+
+    def _command(self, iso: Path) -> list[str]:
+        spec = self.spec
+        qemu = run.find("qemu-system-x86_64", "qemu-system-x86")
+        words = [str(qemu), "-name", spec.name, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"]
+        words += ["-sandbox", "on", "-machine", "pc", "-m", str(spec.memory_mib), "-smp", str(spec.cpus)]
+        # 5-level paging costs an emulated machine seconds and gives it nothing.
+        tcg = ["-accel", "tcg,thread=multi", "-cpu", "max,-la57"]
+        words += ["-accel", "kvm", "-cpu", "host"] if spec.accelerator == "kvm" else tcg
+        if spec.firmware == "uefi":
+            words += self._flash()
+        words += ["-blockdev", json.dumps(self._disk()), "-device", "virtio-blk-pci,drive=disk,bootindex=1"]
+        seed_disk = {"driver": "raw", "node-name": "seed", "read-only": True}
+        seed_disk["file"] = {"driver": "file", "filename": str(iso), "read-only": True}
+        words += ["-blockdev", json.dumps(seed_disk), "-device", "virtio-blk-pci,drive=seed"]
+        words += ["-netdev", self._network(), "-device", f"virtio-net-pci,netdev=net0,id=nic0,mac={self._mac()}"]
+        words += ["-device", "virtio-rng-pci"]
+        console = f"file,id=console,path={_comma(self.console_log)},append=on"
+        words += ["-chardev", console, "-serial", "chardev:console"]
+        return [*words, "-qmp", f"unix:{_comma(self._qmp)},server=on,wait=off"]
+
+    @property
+    def _qmp(self) -> Path:
+        assert self._sockets is not None
+        return self._sockets / "qmp"
+
+    def _disk(self) -> dict[str, object]:
+        backing = {"driver": "file", "filename": str(self.spec.image.resolve()), "read-only": True}
+        return {
+            "driver": "qcow2",
+            "node-name": "disk",
+            # The overlay need not survive a crash of this host, and flushes are most of what a disk costs.
+            "file": {"driver": "file", "filename": str(self.overlay.resolve()), "cache": {"no-flush": True}},
+            "cache": {"no-flush": True},
+            "discard": "unmap",
+            "backing": {"driver": self.spec.format, "read-only": True, "file": backing},
+        }
+
+    def _flash(self) -> list[str]:
+        code, variables = OVMF / "OVMF_CODE_4M.fd", OVMF / "OVMF_VARS_4M.fd"
+        if not code.exists():
+            raise ToolMissing("this host has no UEFI firmware for virtual machines", hint="apt-get install ovmf")
+        own = self.folder / "uefi-vars.fd"
+        if not own.exists():
+            shutil.copyfile(variables, own)
+        drive = "if=pflash,format=raw,"
+        return ["-drive", f"{drive}readonly=on,file={_comma(code)}", "-drive", f"{drive}file={_comma(own)}"]
+
+    def _network(self) -> str:
+        static = self.spec.seed.static
+        words = ["user", "id=net0", f"restrict={'off' if self.spec.online else 'on'}"]
+        target = ""
+        if static:
+            # Otherwise QEMU announces an IPv6 network of its own, which no seed has asked for.
+            words.append("ipv6=off")
+            words.append(f"net={ipaddress.ip_interface(static.cidr).network}")
+            if static.gateway:
+                words.append(f"host={static.gateway}")
+            target = static.address
+        return ",".join([*words, f"hostfwd=tcp:127.0.0.1:0-{target}:22"])
+
+    def _mac(self) -> str:
+        static = self.spec.seed.static
+        return dict(static.match).get("macaddress", DEFAULT_MAC) if static else DEFAULT_MAC
+
+    def _forwarded_port(self) -> int:
+        def ask() -> tuple[bool, object]:
+            try:
+                with Monitor(self._qmp) as monitor:
+                    found = _FORWARD.search(monitor.human("info usernet"))
+                    return found is not None, found and int(found[1])
+            except GuestError as error:
+                return False, error.brief
+
+        port = wait.until(
+            ask,
+            what=f"{self.spec.name}: QEMU",
+            timeout=_START_SECONDS,
+            dead=self.dead,
+            console=self.console_log,
+            interval=0.05,
+        )
+        assert isinstance(port, int)
+        return port
+
+    def dead(self) -> str | None:
+        """Why this machine cannot answer: it is off, or QEMU ended; None while it runs."""
+        if self._process is None:
+            return "the machine is off"
+        code = self._process.poll()
+        if code is None:
+            return None
+        last = self._process.tail[-1] if self._process.tail else ""
+        return f"QEMU ended with code {code} {last}".rstrip()
+
+    def wait_ready(self, timeout: float) -> float:
+        self._connected().wait_ready(timeout)
+        return time.monotonic() - self._since
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            raise GuestError(f"{self.spec.name} was not booted")
+        return self._connection
+
+    def ssh(self, command: str, *, timeout: float = 60.0, check: bool = True) -> Result:
+        return self._connected().run(command, timeout=timeout, check=check)
+
+    def reboot(self, timeout: float) -> float:
+        connection = self._connected()
+        self._since = time.monotonic()
+        connection.leave("sudo systemctl reboot", timeout)
+        return self.wait_ready(timeout)
+
+    def cut_power(self) -> None:
+        if self._process:
+            self._process.stop(grace=0)
+        self._disconnect()
+
+    def cut_network(self) -> None:
+        self._set_link(up=False)
+
+    def restore_network(self) -> None:
+        self._set_link(up=True)
+
+    def _set_link(self, *, up: bool) -> None:
+        reason = self.dead()
+        if reason:
+            raise GuestError(f"{self.spec.name}: {reason}")
+        with Monitor(self._qmp) as monitor:
+            monitor.execute("set_link", name="nic0", up=up)
+
+    def console(self, lines: int = 20) -> str:
+        return wait.console_tail(self.console_log, lines)
+
+    def collect_logs(self, folder: Path) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept: list[Path] = []
+        if self.console_log.exists():
+            kept.append(Path(shutil.copy(self.console_log, folder / f"{self.spec.name}-console.log")))
+        if self.dead() is None and self._connection:
+            for name, text in self._connection.logs().items():
+                kept.append(folder / f"{self.spec.name}-{name}")
+                files.write(kept[-1], text)
+        return kept
+
+    def _disconnect(self) -> None:
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+
+    def stop(self) -> None:
+        self._disconnect()
+        if self._process:
+            self._process.stop()
+        self._process = None
+        if self._sockets and self._sockets != self.folder.resolve():
+            shutil.rmtree(self._sockets, ignore_errors=True)
+        self._sockets = None
+
+
+def _comma(path: Path) -> str:
+    return str(path).replace(",", ",,")

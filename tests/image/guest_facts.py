@@ -1,0 +1,219 @@
+"""Runs in the guest as root, on its own Python: collects what the tests look at and prints it as JSON.
+
+Its one argument is base64 of a JSON object: address, cluster, secret.
+"""
+
+import base64
+import grp
+import json
+import os
+import pwd
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+LEADER_SECONDS = 120
+CLOUD_INIT_LOG = "/var/log/cloud-init.log"
+SEARCHED = (
+    "/etc",
+    "/run",
+    "/var/log",
+    "/var/lib/cloud",
+    "/var/lib/patroni-node",
+    "/var/lib/consul",
+    "/tmp",
+    "/var/tmp",
+)
+CONTENTS = ("/etc/patroni/patroni.yml", "/etc/consul.d/patroni-node.json", "/etc/machine-id", "/proc/cmdline")
+MODES = (
+    "/etc/patroni",
+    "/etc/patroni/node.yml",
+    "/etc/consul.d",
+    "/etc/shadow",
+    "/var/lib/postgresql/15/main",
+    "/var/lib/consul",
+    "/usr/lib/systemd/system/patroni.service",
+    "/dev/watchdog",
+)
+UNITS = ("patroni.service", "patroni-node.service", "consul.service", "postgresql.service", "ssh.service")
+COMMANDS = {
+    "failed units": "systemctl list-units --failed --plain --no-legend",
+    "system": "systemctl is-system-running",
+    "cloud-init": "cloud-init status --long",
+    "hostname": "hostname",
+    "own name": "getent hosts $(hostname)",
+    "addresses": "ip -o -br address show scope global",
+    "listening": "ss -Htln",
+    "patroni version": "patroni --version",
+    "packages": "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'",
+    "audit": "dpkg --audit",
+    "owner of patroni": "dpkg -S $(readlink -f /usr/bin/patroni)",
+    "owner of unit": "dpkg -S /usr/lib/systemd/system/patroni.service",
+    "psycopg": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name '_psycopg*.so' -exec ldd {} +",
+    "pip": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name 'pip*' -maxdepth 5",
+    "clusters": "pg_lsclusters -h",
+    "host keys": "cat /etc/ssh/ssh_host_*_key.pub",
+    "boot": "cat /proc/sys/kernel/random/boot_id",
+    "order": "systemctl list-jobs --no-legend; journalctl -b -q -o cat -g 'ordering cycle' | head",
+    "kernel problems": "journalctl -b -q -k -p err -o cat | head",
+}
+SQL = {
+    "settings": "SELECT json_object_agg(name, setting) FROM pg_settings",
+    "encodings": "SELECT json_object_agg(datname, pg_encoding_to_char(encoding)) FROM pg_database",
+    "version": "SELECT to_json(current_setting('server_version_num')::int / 10000)",
+    "recovery": "SELECT to_json(pg_is_in_recovery())",
+    "hba": "SELECT json_agg(json_build_object('type', type, 'database', database, 'user', user_name,"
+    " 'address', address, 'method', auth_method, 'error', error)) FROM pg_hba_file_rules",
+    "passwords": "SELECT json_object_agg(rolname, left(rolpassword, 13)) FROM pg_authid WHERE rolcanlogin",
+    "identifier": "SELECT to_json(system_identifier::text) FROM pg_control_system()",
+    "written": "CREATE TABLE IF NOT EXISTS verified (boot uuid PRIMARY KEY, at timestamptz DEFAULT now());"
+    " INSERT INTO verified VALUES ('{boot}') ON CONFLICT DO NOTHING; SELECT json_agg(boot) FROM verified",
+}
+
+
+def shell(command):
+    """Exit code and output of a shell command."""
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    return {"rc": done.returncode, "out": done.stdout.strip(), "err": done.stderr.strip()}
+
+
+def describe(path, content=False):
+    """Mode, owner and group of a file, and its text if asked for; None where there is no such file."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    row = {"mode": f"{stat.S_IMODE(status.st_mode):04o}"}
+    row["owner"] = pwd.getpwuid(status.st_uid).pw_name
+    row["group"] = grp.getgrgid(status.st_gid).gr_name
+    if content:
+        with open(path, encoding="utf-8") as stream:
+            row["content"] = stream.read()
+    return row
+
+
+def fetch(url):
+    """Status and text of an http GET; status 0 where nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return {"status": answer.status, "body": answer.read().decode()}
+    except urllib.error.HTTPError as error:
+        return {"status": error.code, "body": error.read().decode()}
+    except OSError as error:
+        return {"status": 0, "body": str(error)}
+
+
+def await_leader(address):
+    """Wait until this node leads; gives up at once when Patroni is not running any more."""
+    begin = time.monotonic()
+    while True:
+        answer = fetch(f"http://{address}:8008/primary")
+        waited = time.monotonic() - begin
+        down = shell("systemctl is-active patroni")["out"] in ("failed", "inactive")
+        if answer["status"] == 200 or down or waited > LEADER_SECONDS:
+            return {**answer, "waited": round(waited, 1)}
+        time.sleep(1)
+
+
+def psql(statement):
+    """The JSON value that a statement gives to the database superuser, or the error's text."""
+    words = ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]
+    done = subprocess.run([*words, "-c", statement], capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    if done.returncode:
+        return {"error": done.stderr.strip()}
+    return json.loads(done.stdout.strip().splitlines()[-1] or "null")
+
+
+def exposures(words):
+    """Files that every user may read, and command lines, with a secret in them."""
+    found = []
+    needles = [w.encode() for w in words]
+    for top in SEARCHED:
+        for folder, names, members in os.walk(top):
+            names[:] = [n for n in names if os.lstat(os.path.join(folder, n)).st_mode & stat.S_IXOTH]
+            for member in members:
+                path = os.path.join(folder, member)
+                try:
+                    status = os.lstat(path)
+                    if not stat.S_ISREG(status.st_mode) or not status.st_mode & stat.S_IROTH:
+                        continue
+                    with open(path, "rb") as stream:
+                        data = stream.read()
+                except OSError:
+                    continue
+                if any(n in data for n in needles):
+                    found.append(path)
+    words = ["journalctl", "-b", "-q", "-o", "cat"]
+    journal = subprocess.run(words, capture_output=True, timeout=120, check=False).stdout
+    found += ["the journal"] if any(n in journal for n in needles) else []
+    for path in map(str, Path("/proc").glob("[0-9]*/cmdline")):
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read()
+        except OSError:
+            continue
+        # This script is not in question: its argument holds the secret in base64 only.
+        found += [path] if any(n in data for n in needles) else []
+    return found
+
+
+def passwords(value):
+    """Every value of a key called password or encrypt in a nested structure."""
+    if isinstance(value, dict):
+        own = [v for k, v in value.items() if k in ("password", "encrypt") and isinstance(v, str)]
+        return own + [p for v in value.values() for p in passwords(v)]
+    return [p for v in value for p in passwords(v)] if isinstance(value, list) else []
+
+
+def rendered_secrets():
+    """The passwords and keys that patroni-node rendered."""
+    import yaml
+
+    found = []
+    for path in CONTENTS[:2]:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                found += passwords(yaml.safe_load(stream))
+        except OSError:
+            pass
+    return found
+
+
+def main():
+    told = json.loads(base64.b64decode(sys.argv[1]))
+    leader = await_leader(told["address"])
+    boot = shell(COMMANDS["boot"])["out"]
+    properties = "Id,LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,After,NRestarts"
+    blocks = shell(f"systemctl show -p {properties} {' '.join(UNITS)}")["out"].split("\n\n")
+    units = [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
+    consul = "http://127.0.0.1:8500/v1"
+    secret_words = rendered_secrets()
+    facts = {
+        "leader": leader,
+        "commands": {name: shell(command) for name, command in COMMANDS.items()},
+        "units": {u["Id"]: u for u in units},
+        "files": {
+            **{p: describe(p, content=True) for p in CONTENTS},
+            **{p: describe(p) for p in MODES},
+        },
+        "cloud-init": {
+            name: json.loads(shell(f"cat /run/cloud-init/{name}.json")["out"]) for name in ("result", "status")
+        },
+        "warnings": shell(f"grep -E '\\[(WARNING|ERROR|CRITICAL)\\]:' {CLOUD_INIT_LOG}")["out"].splitlines(),
+        "sql": {name: psql(text.replace("{boot}", boot)) for name, text in SQL.items()},
+        "consul service": fetch(f"{consul}/catalog/service/{told['cluster']}"),
+        "consul health": fetch(f"{consul}/health/service/{told['cluster']}?passing"),
+        "consul leader": fetch(f"{consul}/status/leader"),
+        "consul agent": fetch(f"{consul}/agent/self"),
+        "secrets": len(secret_words),
+        "weak": [w for w in secret_words if len(w) < 16],
+        "exposed": exposures([told["secret"], *secret_words]),
+    }
+    print(json.dumps(facts))
+
+
+main()

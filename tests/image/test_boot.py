@@ -1,0 +1,73 @@
+"""The machine came up whole, as the node that its seed says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+# Lines of /var/log/cloud-init.log that are known to be harmless: (a part of the line, why).
+KNOWN_WARNINGS: tuple[tuple[str, str], ...] = ()
+
+
+def test_no_unit_failed(facts: dict[str, Any]) -> None:
+    assert facts["commands"]["failed units"]["out"] == ""
+
+
+def test_system_is_running(facts: dict[str, Any]) -> None:
+    assert facts["commands"]["system"]["out"] == "running"
+
+
+def test_no_ordering_cycle_and_no_job_left(facts: dict[str, Any]) -> None:
+    assert facts["commands"]["order"]["out"] == ""
+
+
+def test_cloud_init_is_done_without_errors(facts: dict[str, Any]) -> None:
+    assert "status: done" in facts["commands"]["cloud-init"]["out"]
+    result = facts["cloud-init"]["result"]["v1"]
+    assert result["errors"] == []
+    assert "NoCloud" in result["datasource"]
+    stages = facts["cloud-init"]["status"]["v1"]
+    assert [s for s in stages.values() if isinstance(s, dict) and s.get("errors")] == []
+
+
+def test_cloud_init_logged_no_unknown_warning(facts: dict[str, Any]) -> None:
+    unknown = [line for line in facts["warnings"] if not any(part in line for part, _ in KNOWN_WARNINGS)]
+    assert unknown == []
+
+
+def test_host_name_and_address_are_the_seeds(facts: dict[str, Any], node: dict[str, Any]) -> None:
+    assert facts["commands"]["hostname"]["out"] == node["hostname"]
+    assert f" {node['address']}/" in facts["commands"]["addresses"]["out"]
+
+
+def test_own_host_name_resolves_without_dns(facts: dict[str, Any]) -> None:
+    """Otherwise every sudo waits for a DNS server that may not be there."""
+    assert facts["commands"]["own name"]["rc"] == 0
+
+
+def test_console_goes_to_the_serial_port(facts: dict[str, Any]) -> None:
+    assert "console=ttyS0" in facts["files"]["/proc/cmdline"]["content"]
+
+
+def test_identity_was_made_at_this_boot(facts: dict[str, Any]) -> None:
+    """Trap 18: the image has none of these, so each clone makes its own."""
+    machine_id = facts["files"]["/etc/machine-id"]["content"].strip()
+    assert len(machine_id) == 32
+    assert set(machine_id) <= set("0123456789abcdef")
+    assert "ssh-ed25519" in facts["commands"]["host keys"]["out"]
+
+
+@pytest.mark.parametrize("unit", ["patroni-node.service", "consul.service", "patroni.service"])
+def test_service_is_active_and_enabled(facts: dict[str, Any], unit: str) -> None:
+    found = facts["units"][unit]
+    assert (found["LoadState"], found["ActiveState"]) == ("loaded", "active")
+    assert found["UnitFileState"] in ("enabled", "enabled-runtime")
+    assert found["NRestarts"] == "0"
+
+
+def test_no_package_is_half_installed(facts: dict[str, Any]) -> None:
+    assert facts["commands"]["audit"]["out"] == ""
+    rows = [line.split() for line in facts["commands"]["packages"]["out"].splitlines()]
+    assert rows
+    assert [row for row in rows if row[2] != "ii"] == []

@@ -1,0 +1,185 @@
+"""The pipeline: which stage follows which. Everything that a task of the command line does in one call."""
+
+from __future__ import annotations
+
+import contextvars
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foundry import archive, base, config, deb, files, golden, image, log, run, stages, verify
+from foundry.config import Config
+from foundry.errors import Cancelled, CorruptArtifact, FoundryError, ToolMissing
+from foundry.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Built:
+    """What build_image and verify_image end with."""
+
+    release: image.Release
+    verdict: verify.Verdict | None
+
+    def summary(self) -> list[str]:
+        """Lines for a person: seconds for each stage, verdict, image, size, sha256."""
+        seconds = ", ".join(f"{r.name} {_seconds(r)}" for r in log.records())
+        entry = self.release.manifest["files"][0]
+        return [
+            f"stages   {seconds}",
+            f"verdict  {_verdict_line(self.verdict)}",
+            f"image    {self.release.main}",
+            f"size     {files.human(entry['size'])}",
+            f"sha256   {entry['sha256']}",
+        ]
+
+
+@dataclass(frozen=True)
+class BuiltDebs:
+    """What build_deb ends with."""
+
+    folder: Path
+    debs: Sequence[Path]
+
+    def summary(self) -> list[str]:
+        """Lines for a person: each package with its size and sha256."""
+        return [
+            *(f"{p.name}  {files.human(p.stat().st_size)}  sha256 {files.sha256(p)}" for p in self.debs),
+            f"in       {self.folder}",
+            "install  apt install ./*.deb   (in that folder, on a Debian 12)",
+        ]
+
+
+def build_image(
+    settings: Config, workspace: Workspace, *, image: str | None = None, verify: bool = True, offline: bool = False
+) -> Built:
+    """From foundry.yml to a golden image and, unless verify is False, a passing verdict on it.
+
+    offline: use what was fetched before instead of asking Debian's archive for what is newest.
+    Raises a FoundryError, which says what to do; nothing half made is left behind.
+    """
+    name = config.pick_image(settings, image)
+    with _alone(workspace):
+        release = _release(name, settings, workspace, offline=offline)
+        verdict = _verified(release, settings, workspace, anew=False) if verify else None
+    return Built(release, verdict)
+
+
+def build_deb(settings: Config, workspace: Workspace, *, image: str | None = None, offline: bool = False) -> BuiltDebs:
+    """Build the packages for an image's suite, and put them with Consul's into build/deb/. Raises a FoundryError."""
+    chosen = settings.images[config.pick_image(settings, image)]
+    with _alone(workspace):
+        packages = archive.build(settings, chosen, workspace, offline=offline)
+        debs = deb.build(packages, chosen.suite, workspace)
+        target = workspace.stage("deb")
+        with files.whole_folder(target) as scratch:
+            for path in debs.all():
+                shutil.copyfile(path, scratch / path.name)
+    return BuiltDebs(target, [target / p.name for p in debs.all()])
+
+
+def verify_image(
+    settings: Config, workspace: Workspace, *, image: str | None = None, manifest: Path | None = None
+) -> Built:
+    """Boot the newest build of an image, or the one of a manifest, and judge it anew. Raises VerifyError and others."""
+    with _alone(workspace):
+        release = _given(workspace, manifest) if manifest else _newest(settings, workspace, image)
+        return Built(release, _verified(release, settings, workspace, anew=True))
+
+
+def _given(workspace: Workspace, manifest: Path) -> image.Release:
+    path = workspace.root / manifest
+    return image.load(path if path.is_dir() else path.parent)
+
+
+def _newest(settings: Config, workspace: Workspace, name: str | None) -> image.Release:
+    return image.newest(workspace, config.pick_image(settings, name))
+
+
+def _release(name: str, settings: Config, workspace: Workspace, *, offline: bool) -> image.Release:
+    chosen = settings.images[name]
+    packages = archive.build(settings, chosen, workspace, offline=offline)
+    debs, ground = _side_by_side(
+        lambda: deb.build(packages, chosen.suite, workspace),
+        lambda: base.build(settings, chosen, packages, workspace),
+    )
+    sealed = golden.build(settings, chosen, ground, debs, workspace)
+    return image.build(name, settings, image.Parts(packages, debs, ground, sealed), workspace)
+
+
+def _verified(release: image.Release, settings: Config, workspace: Workspace, *, anew: bool) -> verify.Verdict:
+    path = verify.verdict_path(release.main)
+    if files.sha256(release.main) != release.digest:
+        shutil.move(release.folder / stages.RECORD, release.folder / f"{stages.RECORD}.corrupt")
+        raise CorruptArtifact(
+            f"image: {release.main} is not the file that its manifest describes",
+            hint="`./inv build-image` makes it anew",
+        )
+    if not anew and verify.refusal(path, release.digest, workspace) is None:
+        known = verify.load(path)
+        assert known is not None
+        log.reused("verify", f"these very bytes passed this very suite at {known.ended}")
+        return known
+    wishes = verify.Settings(
+        accelerator=settings.build.accelerator,
+        format=release.main.suffix.lstrip("."),
+        cpus=settings.verify.cpus,
+        memory_mib=settings.verify.memory_mib,
+        boot_seconds=settings.verify.boot_timeout_s,
+    )
+    with log.stage("verify", "asked for" if anew else "no passing verdict on these bytes yet"):
+        return verify.verify(release.main, release.manifest, wishes, workspace)
+
+
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """Keep other runs out of the build folder, and clear what a killed one left half made."""
+    if os.geteuid() != 0:
+        raise ToolMissing("building needs root: chroots and file ownership", hint="sudo ./inv …")
+    workspace.build.mkdir(parents=True, exist_ok=True)
+    with workspace.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FoundryError(
+                f"another run is using {workspace.build}",
+                hint="wait for it, or set FOUNDRY_BUILD to another folder",
+            ) from error
+        for leftover in [*workspace.build.glob("*/.*.*"), *workspace.work.glob("verify-*")]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def _side_by_side(*acts: Callable[[], Any]) -> list[Any]:
+    """Run independent stages in threads; the first failure ends the others."""
+    with ThreadPoolExecutor(len(acts)) as pool:
+        futures = [pool.submit(contextvars.copy_context().run, act) for act in acts]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            run.cancel()
+            raise
+        errors = [f.exception() for f in done if f.exception()]
+        if errors:
+            run.cancel()
+    real = [e for e in errors if not isinstance(e, Cancelled)] or errors
+    if real and real[0]:
+        raise real[0]
+    return [f.result() for f in futures]
+
+
+def _seconds(record: log.StageRecord) -> str:
+    return "reused" if record.outcome == "reused" else f"{record.seconds:.1f} s"
+
+
+def _verdict_line(verdict: verify.Verdict | None) -> str:
+    if verdict is None:
+        return "none (--no-verify): this image must not be published"
+    passed = sum(o.outcome == "passed" for o in verdict.outcomes)
+    return f"{passed} of {len(verdict.outcomes)} checks passed under {verdict.accelerator} in {verdict.seconds:.0f} s"

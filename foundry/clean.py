@@ -1,0 +1,101 @@
+"""Remove what no next build would use, or all that was ever built."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundry import files
+from foundry.errors import FoundryError
+from foundry.workspace import MOUNTS, Workspace
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was removed, and how many bytes that freed."""
+
+    removed: tuple[Path, ...]
+    freed: int
+
+    def summary(self) -> list[str]:
+        """Lines for a person."""
+        freed = f"freed {files.human(self.freed)}" if self.removed else "nothing to remove"
+        return [*(f"removed {path}" for path in self.removed), freed]
+
+
+def clean(workspace: Workspace, *, everything: bool = False) -> Cleaned:
+    """Remove leftovers, failures, old logs and all but the newest result of each stage; downloads and images stay.
+
+    everything: remove the whole build folder, images and downloads included.
+    Raises FoundryError while another run is under way, or when something is mounted below the build folder.
+    """
+    build = workspace.build
+    if not build.is_dir():
+        return Cleaned((), 0)
+    with workspace.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FoundryError(
+                f"another run is using {build}", hint="wait until it has ended, or end it with Ctrl-C, then clean"
+            ) from error
+        _refuse_mounts(build)
+        # The lock file itself stays: a run that waits for it must not be left holding one that nobody else sees.
+        every = [p for p in sorted(build.iterdir()) if p != workspace.lock]
+        doomed = every if everything else list(_stale(workspace, every))
+        freed = sum(_size(p) for p in doomed)
+        for path in doomed:
+            _remove(path)
+    return Cleaned(tuple(doomed), freed)
+
+
+def _stale(workspace: Workspace, every: Iterable[Path]) -> Iterable[Path]:
+    kept = (workspace.pool, workspace.wheels, workspace.resolver, workspace.keyring, workspace.images)
+    for path in every:
+        if path in (workspace.work, workspace.failed):
+            yield path
+        elif path.is_dir() and path not in kept:
+            yield from _all_but_newest(path)
+
+
+def _all_but_newest(store: Path) -> list[Path]:
+    folders = sorted((p for p in store.iterdir() if p.is_dir() and not p.is_symlink()), key=lambda p: p.stat().st_mtime)
+    scratch = [p for p in folders if p.name.startswith(".")]
+    return scratch + [p for p in folders if p not in scratch][:-1]
+
+
+def _refuse_mounts(folder: Path) -> None:
+    for line in MOUNTS.read_text(encoding="utf-8").splitlines():
+        point = line.split()[4].replace("\\040", " ")
+        if point.startswith(f"{folder}/"):
+            raise FoundryError(f"{point} is mounted, so nothing was removed", hint=f"umount {point}")
+
+
+def _size(path: Path) -> int:
+    """Bytes on disk of path and all below it; a file with several names counts where its last name goes."""
+    if path.is_symlink() or path.is_file():
+        facts = path.lstat()
+        return 512 * facts.st_blocks // max(1, facts.st_nlink)
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                facts = os.lstat(os.path.join(folder, name))
+            except FileNotFoundError:
+                continue
+            total += 512 * facts.st_blocks // max(1, facts.st_nlink)
+    return total
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    try:
+        shutil.rmtree(path)
+    except PermissionError as error:
+        raise FoundryError(f"clean: {error.filename} may not be removed by this user", hint="run it as root") from error

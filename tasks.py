@@ -1,0 +1,193 @@
+"""The tasks of `./inv`: options to configuration, one call into foundry, one result. Only this file exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from foundry.errors import FoundryError
+from foundry.workspace import Workspace
+
+if TYPE_CHECKING:
+    from foundry.config import Config
+
+WORKSPACE = Workspace.at(Path(__file__).parent)
+SET_HELP = "KEY=VALUE: override a key of foundry.yml, e.g. --set build.memory_mib=4096 (may be repeated)"
+
+
+def _configuration(settings: list[str], *, locked: bool = True) -> Config:
+    from foundry import config
+
+    overrides = config.settings_of(settings, os.environ.get("FOUNDRY_SET", ""))
+    return config.load(WORKSPACE.config, overrides, locked=locked)
+
+
+@contextmanager
+def _session() -> Iterator[None]:
+    """Show messages, keep logs, end everything on Ctrl-C, and turn errors into exit codes."""
+    from foundry import console, run
+
+    code = 0
+    try:
+        with run.interruptible(), console.messages():
+            run.keep_logs_in(WORKSPACE.logs)
+            yield
+    except FoundryError as error:
+        code = console.report(error)
+    except Exit:
+        raise
+    except Exception as error:
+        code = console.report_unexpected(error, WORKSPACE.logs)
+    if code:
+        sys.exit(code)
+
+
+def _print(act: Callable[[], list[str]]) -> None:
+    from foundry import console
+
+    lines: list[str] = []
+    with _session():
+        lines = act()
+    for line in lines:
+        console.out(line)
+
+
+def _given(path: str) -> Path:
+    """A path of the command line, as seen from where the user called ./inv."""
+    return Path(os.environ.get("FOUNDRY_CALLED_FROM", "."), path).resolve()
+
+
+@task(
+    iterable=["set"],
+    help={
+        "image": "its name in foundry.yml (default: the first)",
+        "verify": "boot the image and prove it afterwards",
+        "offline": "ask no archive: use the newest earlier fetch",
+        "set": SET_HELP,
+    },
+)
+def build_image(c: Context, image: str = "", verify: bool = True, offline: bool = False, set: list[str] = []) -> None:
+    """Build a golden image and prove it by booting it."""
+
+    def act() -> list[str]:
+        from foundry import build, config
+
+        cfg = _configuration(set)
+        name = config.pick_image(cfg, image)
+        return build.build_image(cfg, WORKSPACE, image=name, verify=verify, offline=offline).summary()
+
+    _print(act)
+
+
+@task(iterable=["set"], help={"offline": "ask no archive: use the newest earlier fetch", "set": SET_HELP})
+def build_deb(c: Context, offline: bool = False, set: list[str] = []) -> None:
+    """Build the packages patroni-venv and patroni-node in a clean chroot."""
+
+    def act() -> list[str]:
+        from foundry import build
+
+        return build.build_deb(_configuration(set), WORKSPACE, offline=offline).summary()
+
+    _print(act)
+
+
+@task(iterable=["set"], help={"manifest": "of the image to prove (default: the newest)", "set": SET_HELP})
+def verify_image(c: Context, manifest: str = "", set: list[str] = []) -> None:
+    """Boot an overlay of an image's very bytes, run tests/image on it, and write the verdict."""
+
+    def act() -> list[str]:
+        from foundry import build
+
+        path = _given(manifest) if manifest else None
+        return build.verify_image(_configuration(set), WORKSPACE, manifest=path).summary()
+
+    _print(act)
+
+
+@task(name="config", iterable=["set"], help={"json": "print JSON", "set": SET_HELP})
+def show_config(c: Context, json: bool = False, set: list[str] = []) -> None:
+    """Print the resolved configuration, and where each value comes from."""
+
+    def act() -> list[str]:
+        from foundry import config, console
+
+        rows = config.explain(_configuration(set))
+        return console.json_lines([r._asdict() for r in rows]) if json else console.table(rows)
+
+    _print(act)
+
+
+@task(iterable=["set"], help={"json": "print JSON", "set": SET_HELP})
+def doctor(c: Context, json: bool = False, set: list[str] = []) -> None:
+    """Say what this host can do, and what to install."""
+    from foundry import console
+    from foundry import doctor as room
+
+    with _session():
+        found = room.examine(_configuration(set), WORKSPACE)
+        for line in console.json_lines(found.rows()) if json else found.summary():
+            console.out(line)
+        found.insist()
+
+
+@task(help={"all": "remove the whole build folder: images, verdicts and downloads too"})
+def clean(c: Context, all: bool = False) -> None:
+    """Remove leftovers and all but the newest results; downloads and images stay."""
+    from foundry import clean as room
+
+    _print(lambda: room.clean(WORKSPACE, everything=all).summary())
+
+
+@task
+def lint(c: Context) -> None:
+    """Run every static check."""
+    from foundry import lint as room
+
+    def act() -> list[str]:
+        return [f"lint: all {len(room.lint(WORKSPACE))} checks passed"]
+
+    _print(act)
+
+
+@task
+def lock(c: Context) -> None:
+    """Make requirements/*.txt anew: Patroni as foundry.yml says, all else as new as requirements/*.in allow."""
+    from foundry import locks
+
+    def act() -> list[str]:
+        changed = locks.lock(_configuration([], locked=False), WORKSPACE)
+        return [f"changed: {path.relative_to(WORKSPACE.root)}" for path in changed] or ["nothing changed"]
+
+    _print(act)
+
+
+@task(iterable=["set"], help={"fast": "only lint and unit tests: under a minute", "set": SET_HELP})
+def test(c: Context, fast: bool = False, set: list[str] = []) -> None:
+    """Run lint, the unit tests, a whole build with verification, and the tests of the pipeline."""
+    from foundry import console, suite
+
+    def act() -> list[str]:
+        parts = suite.test(_configuration(set), WORKSPACE, fast=fast, show=console.out)
+        return [f"test: {', '.join(p.name for p in parts)}: all passed"]
+
+    _print(act)
+
+
+@task(iterable=["set"], help={"set": SET_HELP})
+def benchmark(c: Context, set: list[str] = []) -> None:
+    """Measure each stage, cold and warm, beside the plain mmdebstrap way."""
+
+    def act() -> list[str]:
+        from foundry import bench
+
+        return bench.run(_configuration(set), WORKSPACE).summary()
+
+    _print(act)

@@ -1,0 +1,90 @@
+"""`invoke clean`: what goes, what stays, and when nothing may be touched."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from foundry import clean
+from foundry.errors import FoundryError
+from foundry.workspace import Workspace
+
+
+def fill(workspace: Workspace) -> None:
+    for age, name in enumerate(("new", "old", ".half")):
+        for store in (workspace.stage("base"), workspace.logs.parent, workspace.images):
+            folder = store / name
+            folder.mkdir(parents=True)
+            (folder / "file").write_text("x" * 5000)
+            os.utime(folder, (1000 - age, 1000 - age))
+    for folder in (
+        workspace.work / "run",
+        workspace.failed,
+        workspace.pool,
+        workspace.wheels / "sub",
+        workspace.keyring,
+    ):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x")
+
+
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()}
+
+
+def test_the_newest_results_downloads_and_images_stay(workspace: Workspace) -> None:
+    fill(workspace)
+    cleaned = clean.clean(workspace)
+    assert names(workspace.build) == {"base", "images", "keyring", "lock", "logs", "pool", "wheels"}
+    assert names(workspace.stage("base")) == names(workspace.logs.parent) == {"new"}
+    assert names(workspace.images) == {"new", "old", ".half"}
+    assert names(workspace.wheels) == {"sub", "file"} or names(workspace.wheels) == {"sub"}
+    assert cleaned.freed > 0
+    assert f"removed {workspace.work}" in cleaned.summary()
+    assert clean.clean(workspace).summary() == ["nothing to remove"]
+
+
+def test_everything_goes_but_the_lock(workspace: Workspace) -> None:
+    fill(workspace)
+    clean.clean(workspace, everything=True)
+    assert names(workspace.build) == {"lock"}
+
+
+def test_nothing_was_built(workspace: Workspace) -> None:
+    assert clean.clean(workspace, everything=True).removed == ()
+    assert not workspace.build.exists()
+
+
+def test_refused_while_another_run_is_under_way(workspace: Workspace) -> None:
+    fill(workspace)
+    with workspace.lock.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(FoundryError, match="another run is using"):
+            clean.clean(workspace, everything=True)
+    assert workspace.work.exists()
+
+
+def test_refused_while_something_is_mounted(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(workspace)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"1 2 7:0 / {workspace.work}/root\\040fs rw - ext4 /dev/loop0 rw\n")
+    monkeypatch.setattr(clean, "MOUNTS", mounts)
+    with pytest.raises(FoundryError, match="root fs is mounted"):
+        clean.clean(workspace)
+    assert workspace.work.exists()
+
+
+def test_a_link_is_removed_and_not_followed(workspace: Workspace, tmp_path: Path) -> None:
+    fill(workspace)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    (workspace.work / "link").symlink_to(outside)
+    (workspace.build / "link").symlink_to(outside)
+    clean.clean(workspace, everything=True)
+    assert names(outside) == {"kept"}

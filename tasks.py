@@ -117,9 +117,9 @@ def show_config(c: Context, json: bool = False, set: list[str] = []) -> None:
     """Print the resolved configuration, and where each value comes from."""
 
     def act() -> list[str]:
-        from foundry import config, console
+        from foundry import apt, console
 
-        rows = config.explain(_configuration(set))
+        rows = apt.explain(_configuration(set))
         return console.json_lines([r._asdict() for r in rows]) if json else console.table(rows)
 
     _print(act)

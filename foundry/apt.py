@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import files, run
-from foundry.config import Config
+from foundry import files, log, run
+from foundry.config import Config, Row
+from foundry.config import explain as explain_settings
 from foundry.errors import CommandFailed, ConfigError, FetchError
 from foundry.workspace import Workspace
 
@@ -63,7 +64,9 @@ def sources(config: Config, suite: str) -> list[Source]:
     components = tuple(config.archive.components)
     found = [Source(main, suite, components, DEBIAN_KEYRING)]
     found.append(Source(config.archive.updates or main, f"{suite}-updates", components, DEBIAN_KEYRING))
-    if security:
+    if not security:
+        log.info("no security archive is known: the image will lack security updates (archive.security_mirror)")
+    else:
         found.append(Source(security, f"{suite}-security", components, DEBIAN_KEYRING))
     if config.postgresql.source == "pgdg":
         found.append(Source(str(config.postgresql.uri), f"{suite}-pgdg", ("main",), str(config.postgresql.signed_by)))
@@ -74,16 +77,13 @@ def sources(config: Config, suite: str) -> list[Source]:
 
 def _host_uri(suite: str, part: str) -> str | None:
     """The archive that the build host's apt uses for its own suite, or for the one asked for."""
-    listing = run.capture(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"], name="apt-sources"
-    )
-    rows = [line.split() for line in listing.splitlines() if len(line.split()) == 2]
+    # Unlike `apt-get indextargets`, this answers before the host's first `apt-get update` as well.
+    listing = run.capture(["apt-get", "update", "--print-uris"], name="apt-sources")
+    rows = re.findall(r"^'(\S+)/dists/(\S+)/InRelease'", listing, re.MULTILINE)
     exact = [uri for uri, release in rows if release == suite + part]
     host = _host_suite()
     similar = [uri for uri, release in rows if host and release == host + part]
-    for uri in exact + similar:
-        return uri.rstrip("/")
-    return None
+    return next(iter(exact + similar), None)
 
 
 def _host_suite() -> str | None:
@@ -91,6 +91,21 @@ def _host_suite() -> str | None:
         if line.startswith("VERSION_CODENAME="):
             return line.partition("=")[2].strip('"')
     return None
+
+
+def explain(config: Config) -> list[Row]:
+    """The rows of `./inv config`: as config.explain() has them, with the archives that the build host's apt gives."""
+    given = {
+        f"{s.suite.partition('-')[2] or 'main'}": s.uri
+        for s in sources(config, next(iter(config.images.values())).suite)
+    }
+    parts = {"archive.mirror": "main", "archive.security_mirror": "security", "archive.updates": "updates"}
+    return [
+        Row(row.key, given[parts[row.key]], "the build host's apt sources")
+        if row.value is None and given.get(parts.get(row.key, ""))
+        else row
+        for row in explain_settings(config)
+    ]
 
 
 class Resolver:

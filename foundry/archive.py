@@ -84,6 +84,17 @@ class Archive:
         return f"deb [signed-by={self.public_key}] {method}:{self.folder} ./"
 
 
+def kernel(packages: Archive, target: Path) -> Path:
+    """Unpack the kernel that images will have into the file target, for the KVM probe. Raises CommandFailed."""
+    found = next(p for p in packages.base if p.name.startswith("linux-image-") and p.name != "linux-image-cloud-amd64")
+    name = found.name.removeprefix("linux-image-")
+    deb = packages.folder / "pool" / found.filename
+    target.parent.mkdir(parents=True, exist_ok=True)
+    run.run(["dpkg-deb", "--extract", deb, target.parent / "kernel"], name="kernel")
+    os.replace(target.parent / "kernel" / "boot" / f"vmlinuz-{name}", target)
+    return target
+
+
 def base_names(config: Config, image: Image) -> list[str]:
     """The names of Debian's packages that the base of an image is made from."""
     return [*ESSENTIAL, *BASE_PACKAGES, *NODE_DEPENDENCIES, f"postgresql-{config.postgresql.version}", *image.packages]

@@ -6,6 +6,7 @@ import contextvars
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 from foundry import archive, base, config, deb, files, golden, image, log, run, stages, verify
 from foundry.config import Config
 from foundry.errors import Cancelled, CorruptArtifact, FoundryError, ToolMissing
+from foundry.machine import kvm
 from foundry.workspace import Workspace
 
 
@@ -104,12 +106,26 @@ def _newest(settings: Config, workspace: Workspace, name: str | None) -> image.R
 def _release(name: str, settings: Config, workspace: Workspace, *, offline: bool) -> image.Release:
     chosen = settings.images[name]
     packages = archive.build(settings, chosen, workspace, offline=offline)
-    debs, ground = _side_by_side(
+    debs, ground, _ = _side_by_side(
         lambda: deb.build(packages, chosen.suite, workspace),
         lambda: base.build(settings, chosen, packages, workspace),
+        lambda: _probe(packages, settings, workspace),
     )
     sealed = golden.build(settings, chosen, ground, debs, workspace)
     return image.build(name, settings, image.Parts(packages, debs, ground, sealed), workspace)
+
+
+def _probe(packages: archive.Archive, settings: Config, workspace: Workspace) -> None:
+    """Try KVM while others work: where it hangs its guests, finding that out takes ten seconds. The answer is kept."""
+    if settings.build.accelerator == "tcg" or kvm.remembered(workspace):
+        return
+    with tempfile.TemporaryDirectory(dir=_made(workspace.work), prefix="probe.") as folder:
+        kvm.probe(archive.kernel(packages, Path(folder) / "vmlinuz"), None, workspace)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _verified(release: image.Release, settings: Config, workspace: Workspace, *, anew: bool) -> verify.Verdict:

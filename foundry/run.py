@@ -137,8 +137,12 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        except FileNotFoundError as error:
-            raise ToolMissing(f"cannot run {self.args[0]}: {error}") from error
+        except BaseException as error:
+            if self._sink:
+                self._sink.close()
+            if isinstance(error, FileNotFoundError):
+                raise ToolMissing(f"cannot run {self.args[0]}: {error}") from error
+            raise
         with _lock:
             _live.add(self)
         if _cancelled.is_set():

@@ -53,6 +53,12 @@ def probe(kernel: Path, initrd: Path | None, workspace: Workspace, *, timeout: f
     return found
 
 
+def remembered(workspace: Workspace) -> bool:
+    """Whether KVM was tried since this host booted, with whatever kernel."""
+    known = files.read_json(workspace.host_facts / "kvm.json")
+    return isinstance(known, dict) and known["host"]["boot"] == HOST_BOOT_ID.read_text(encoding="ascii").strip()
+
+
 def _boot(qemu: Path, kernel: Path, initrd: Path | None, timeout: float) -> Probe:
     words: list[str | Path] = [qemu, "-accel", "kvm", "-cpu", "host", "-m", "512", "-nodefaults", "-no-user-config"]
     words += ["-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", kernel]

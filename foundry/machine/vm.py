@@ -193,10 +193,24 @@ class VirtualMachine:
         return self._connected().run(command, timeout=timeout, check=check)
 
     def reboot(self, timeout: float) -> float:
-        connection = self._connected()
-        self._since = time.monotonic()
-        connection.leave("sudo systemctl reboot", timeout)
-        return self.wait_ready(timeout)
+        connection, process = self._connected(), self._process
+        assert process is not None
+        begin = time.monotonic()
+        # Emulated firmware and GRUB run six times slower after a warm reset than in a fresh QEMU.
+        with Monitor(self._qmp) as monitor:
+            monitor.execute("set-action", reboot="shutdown")
+        connection.leave("sudo systemctl reboot")
+        wait.until(
+            lambda: (process.poll() is not None, "still running"),
+            what=f"{self.spec.name}: going down",
+            timeout=timeout,
+            dead=lambda: None,
+            console=self.console_log,
+        )
+        self._disconnect()
+        self.boot()
+        self._connected().wait_ready(max(1.0, timeout - (time.monotonic() - begin)))
+        return time.monotonic() - begin
 
     def cut_power(self) -> None:
         if self._process:

@@ -65,8 +65,11 @@ def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert "interrupted" in capsys.readouterr().err
 
 
+MIRRORS = [f"archive.{name}=http://127.0.0.1/debian" for name in ("mirror", "security_mirror", "updates")]
+
+
 def test_config_prints_rows_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    call(tasks.show_config, set=["build.cpus=7"])
+    call(tasks.show_config, set=[*MIRRORS, "build.cpus=7"])
     out, err = capsys.readouterr()
     assert [line.split() for line in out.splitlines() if line.startswith("build.cpus")] == [
         ["build.cpus", "7", "--set"]
@@ -78,7 +81,7 @@ def test_config_as_json_takes_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FOUNDRY_SET", "build.cpus=7")
-    call(tasks.show_config, json=True)
+    call(tasks.show_config, set=MIRRORS, json=True)
     rows = json.loads(capsys.readouterr().out)
     assert {"key": "build.cpus", "value": 7, "source": "environment"} in rows
 

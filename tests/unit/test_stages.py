@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foundry import files, log, stages
+from foundry.errors import CorruptArtifact
+from foundry.workspace import Workspace
+
+
+def make(text: str) -> stages.Callable[[Path], None]:
+    return lambda scratch: files.write(scratch / "out", text)
+
+
+def test_first_build_then_reuse(workspace: Workspace) -> None:
+    log.use(log.Silent())
+    first = stages.decide(workspace, "base", {"a": "1"})
+    assert (first.reuse, first.reason) == (False, "first build")
+    folder = stages.perform(workspace, first, make("x"))
+    again = stages.decide(workspace, "base", {"a": "1"})
+    assert (again.reuse, again.reason, again.folder) == (True, "no input changed", folder)
+    stages.perform(workspace, again, lambda scratch: pytest.fail("built again"))
+    assert [r.outcome for r in log.records()] == ["built", "reused"]
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        ({"a": "2", "b": "1"}, "a changed"),
+        ({"a": "2", "b": "2"}, "a changed and 1 more"),
+        ({"a": "1", "b": "1", "c": "1"}, "c is new"),
+        ({"a": "1"}, "b is gone"),
+    ],
+)
+def test_the_reason_names_what_changed(workspace: Workspace, after: dict[str, str], reason: str) -> None:
+    stages.perform(workspace, stages.decide(workspace, "base", {"a": "1", "b": "1"}), make("x"))
+    assert stages.decide(workspace, "base", after).reason == reason
+
+
+def test_key_does_not_depend_on_order(workspace: Workspace) -> None:
+    one = stages.decide(workspace, "base", {"a": "1", "b": "2"})
+    other = stages.decide(workspace, "base", {"b": "2", "a": "1"})
+    assert one.key == other.key
+
+
+def test_a_failure_leaves_nothing(workspace: Workspace) -> None:
+    def fail(scratch: Path) -> None:
+        files.write(scratch / "half", "x")
+        raise OSError("disk full")
+
+    decision = stages.decide(workspace, "base", {"a": "1"})
+    with pytest.raises(OSError, match="disk full"):
+        stages.perform(workspace, decision, fail)
+    assert list(workspace.stage("base").iterdir()) == []
+    assert not stages.decide(workspace, "base", {"a": "1"}).reuse
+
+
+def test_a_missing_output_is_made_anew(workspace: Workspace) -> None:
+    folder = stages.perform(workspace, stages.decide(workspace, "base", {"a": "1"}), make("x"))
+    (folder / "out").unlink()
+    again = stages.decide(workspace, "base", {"a": "1"})
+    assert (again.reuse, again.reason) == (False, "out is missing from the earlier result")
+
+
+def test_changed_bytes_are_refused_and_made_anew(workspace: Workspace) -> None:
+    folder = stages.perform(workspace, stages.decide(workspace, "base", {"a": "1"}), make("x"))
+    assert stages.checked(folder, "out") == folder / "out"
+    (folder / "out").write_text("y")
+    with pytest.raises(CorruptArtifact, match="not the file that was recorded"):
+        stages.checked(folder, "out")
+    assert not stages.decide(workspace, "base", {"a": "1"}).reuse
+
+
+def test_only_the_newest_results_stay(workspace: Workspace) -> None:
+    for value in "12345":
+        newest = stages.perform(workspace, stages.decide(workspace, "base", {"a": value}), make(value))
+    left = [p for p in workspace.stage("base").iterdir() if p.is_dir()]
+    assert len(left) == stages.KEPT_RESULTS
+    assert newest in left

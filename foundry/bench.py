@@ -1,0 +1,196 @@
+"""What a build costs on this machine: cold, warm and unchanged, beside the plain way of making a root file system.
+
+All is measured in one run and in a build folder of its own, so that nothing made before helps or disturbs it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from foundry import archive, build, config, console, files, image, log, verify
+from foundry import run as commands
+from foundry.config import Config
+from foundry.errors import FoundryError
+from foundry.machine import kvm
+from foundry.workspace import MEMORY, Workspace
+
+# What the project promises, on 2 cores without KVM.
+COLD_SECONDS = 150.0
+WARM_SECONDS = 60.0
+UNCHANGED_SECONDS = 5.0
+IMAGE_BYTES = 300_000_000
+SPACE_NEEDED = 6_000_000_000
+PEER = "plain mmdebstrap"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One measured way: its name, wall seconds, the limit that is promised for it, and the stages within.
+
+    Stages run side by side, so their seconds may add up to more than the phase's.
+    """
+
+    name: str
+    seconds: float
+    limit: float | None = None
+    stages: Sequence[log.StageRecord] = ()
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What one run measured. size: of the image's main file, in bytes. report: the JSON file, once written."""
+
+    image: str
+    started: str
+    phases: Sequence[Phase]
+    size: int
+    machine: dict[str, str]
+    report: Path | None = None
+
+    def summary(self) -> list[str]:
+        """The table, the machine's description, and where the numbers are kept."""
+        rows: list[Sequence[str]] = [("", " seconds", "ratio", "limit", "")]
+        peer = next(p.seconds for p in self.phases if p.name == PEER)
+        for phase in self.phases:
+            within = phase.limit is None or phase.seconds <= phase.limit
+            limit = f"{phase.limit:.0f} s" if phase.limit else "-"
+            rows.append((phase.name, *_numbers(phase.seconds, peer), limit, "" if within else "OVER"))
+            built = [s for s in phase.stages if s.outcome != "reused" and s.name != phase.name]
+            rows += [(f"  {s.name}", *_numbers(s.seconds, peer), "", "") for s in built]
+        over = "" if self.size <= IMAGE_BYTES else "OVER"
+        rows.append(("image", files.human(self.size), "", files.human(IMAGE_BYTES), over))
+        machine = [("", ""), *self.machine.items()]
+        written = [f"written  {self.report}"] if self.report else []
+        return [*console.table(rows), *console.table(machine), "", *written]
+
+    def as_json(self) -> dict[str, object]:
+        """All of it as plain values."""
+        values = {key: value for key, value in asdict(self).items() if key != "report"}
+        return {**values, "peer": PEER, "size_limit": IMAGE_BYTES}
+
+
+def run(settings: Config, workspace: Workspace, *, image: str | None = None) -> Benchmark:
+    """Build an image from nothing, then after a change of patroni_node, then after none; and measure the plain way.
+
+    Nothing is verified. Takes about 6 GB and some minutes, and removes what it built. Raises as build_image does.
+    """
+    name = config.pick_image(settings, image)
+    started = datetime.now(UTC)
+    with _scratch(workspace) as folder:
+        files.need_space(folder, SPACE_NEEDED, "benchmark")
+        cold = _beside(workspace, workspace.root, folder, "cold")
+        first, built = _phase("cold", COLD_SECONDS, cold, lambda: _build(settings, cold, name))
+        plain, _ = _phase(PEER, None, cold, lambda: _plain(settings, cold, name, folder))
+        changed = _with_a_change(workspace, folder / "project")
+        warm = _beside(workspace, changed, folder, "warm")
+        second, built = _phase("patroni_node changed", WARM_SECONDS, warm, lambda: _build(settings, warm, name))
+        same = _beside(workspace, changed, folder, "unchanged")
+        third, built = _phase("nothing changed", UNCHANGED_SECONDS, same, lambda: _build(settings, same, name))
+        size = built.main.stat().st_size
+        found = machine(settings, same)
+    report = workspace.stage("benchmark") / f"{started:%Y%m%d-%H%M%S}.json"
+    phases = (plain, first, second, third)
+    result = Benchmark(name, started.isoformat(timespec="seconds"), phases, size, found, report)
+    files.write_json(report, result.as_json())
+    return result
+
+
+@contextmanager
+def _scratch(workspace: Workspace) -> Iterator[Path]:
+    """A folder that goes when the run ends, while no other run uses the build folder (and this machine's cores)."""
+    workspace.work.mkdir(parents=True, exist_ok=True)
+    with workspace.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FoundryError(
+                f"another run is using {workspace.build}", hint="wait for it: two runs at once would measure each other"
+            ) from error
+        # The dots make the next run's clearing-up find it, should this one be killed.
+        with tempfile.TemporaryDirectory(dir=workspace.work, prefix=".bench.") as name:
+            # apt reads the repository below it as a user of its own.
+            Path(name).chmod(0o755)
+            yield Path(name)
+
+
+def _beside(workspace: Workspace, root: Path, folder: Path, phase: str) -> Workspace:
+    """A workspace of the sources in root that builds below folder; its logs are kept with all others."""
+    found = Workspace(root, folder / "build", f"{workspace.run_id}-{phase}")
+    logs = workspace.logs.parent
+    (logs / found.run_id).mkdir(parents=True, exist_ok=True)
+    found.build.mkdir(exist_ok=True)
+    if not found.logs.parent.is_symlink():
+        found.logs.parent.symlink_to(logs)
+    return found
+
+
+def _phase(name: str, limit: float | None, workspace: Workspace, act: Callable[[], T]) -> tuple[Phase, T]:
+    """Do act and measure it; its commands' logs go to workspace."""
+    commands.keep_logs_in(workspace.logs)
+    log.info(f"benchmark: {name}")
+    before = len(log.records())
+    begin = time.monotonic()
+    result = act()
+    return Phase(name, time.monotonic() - begin, limit, log.records()[before:]), result
+
+
+def _build(settings: Config, workspace: Workspace, name: str) -> image.Release:
+    return build.build_image(settings, workspace, image=name, verify=False).release
+
+
+def _plain(settings: Config, workspace: Workspace, name: str, folder: Path) -> None:
+    """The peer: the same Debian packages of the same repository, by mmdebstrap as its manual says, into a tarball."""
+    chosen = settings.images[name]
+    packages = archive.build(settings, chosen, workspace, offline=True)
+    include = [n for n in archive.base_names(settings, chosen) if not n.startswith("?")]
+    include += ["consul"] if packages.consul else []
+    words = ["mmdebstrap", "--mode=root", "--variant=required", f"--include={','.join(include)}"]
+    words += [chosen.suite, str(folder / "plain.tar"), packages.line()]
+    with log.stage(PEER, "for comparison"):
+        commands.run(commands.contained(words), name="mmdebstrap", what=f"{PEER}: mmdebstrap")
+
+
+def _with_a_change(workspace: Workspace, target: Path) -> Path:
+    """A copy of the project's sources with one more comment in the node's program, as a developer would change it."""
+
+    def not_sources(folder: str, names: list[str]) -> list[str]:
+        top = Path(folder) == workspace.root
+        return [n for n in names if n == "__pycache__" or (top and (n.startswith(".") or n == "build"))]
+
+    shutil.copytree(workspace.root, target, symlinks=True, ignore=not_sources)
+    program = Workspace(target, workspace.build, workspace.run_id).node_program / "cli.py"
+    with program.open("a", encoding="utf-8") as stream:
+        stream.write("# changed by the benchmark\n")
+    return target
+
+
+def machine(settings: Config, workspace: Workspace) -> dict[str, str]:
+    """What was measured on: processor, memory, kernel, QEMU, how its guests ran. Nothing that names it."""
+    found = verify.host_description()
+    total = re.search(r"^MemTotal: +(\d+) kB", MEMORY.read_text(encoding="ascii"), re.MULTILINE)
+    memory = files.human(int(total[1]) * 1024) if total else "unknown"
+    kernels = sorted(workspace.stage("base").glob("*/vmlinuz"))
+    accelerator = kvm.accelerator(settings.build.accelerator, kernels[-1], None, workspace) if kernels else "unknown"
+    return {
+        "processor": f"{found['cpus']} x {found['cpu']}",
+        "memory": memory,
+        "system": f"{found['system']}, Linux {found['kernel']}",
+        "qemu": found["qemu"].removeprefix("QEMU emulator version "),
+        "guests": accelerator,
+    }
+
+
+def _numbers(seconds: float, peer: float) -> tuple[str, str]:
+    return f"{seconds:8.1f}", f"{seconds / peer:5.2f}" if peer else "-"

@@ -108,6 +108,8 @@ def build(config: Config, image: Image, workspace: Workspace, *, offline: bool =
     """
     if offline:
         return _latest(workspace)
+    # apt hangs when the disk fills up under its indexes.
+    files.need_space(workspace.build, 300_000_000, "archive")
     archives = apt.sources(config, image.suite)
     resolver = apt.Resolver(workspace, archives)
     log.activity("archive: asking for today's packages")

@@ -5,7 +5,6 @@ All is measured in one run and in a build folder of its own, so that nothing mad
 
 from __future__ import annotations
 
-import fcntl
 import re
 import shutil
 import tempfile
@@ -17,10 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from foundry import archive, build, config, console, files, image, log, verify
+from foundry import archive, build, config, console, files, image, lock, log, verify
 from foundry import run as commands
 from foundry.config import Config
-from foundry.errors import FoundryError
 from foundry.machine import kvm
 from foundry.workspace import MEMORY, Workspace
 
@@ -110,14 +108,8 @@ def run(settings: Config, workspace: Workspace, *, image: str | None = None) -> 
 @contextmanager
 def _scratch(workspace: Workspace) -> Iterator[Path]:
     """A folder that goes when the run ends, while no other run uses the build folder (and this machine's cores)."""
-    workspace.work.mkdir(parents=True, exist_ok=True)
-    with workspace.lock.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FoundryError(
-                f"another run is using {workspace.build}", hint="wait for it: two runs at once would measure each other"
-            ) from error
+    with lock.held(workspace, "wait for it: two runs at once would measure each other"):
+        workspace.work.mkdir(parents=True, exist_ok=True)
         # The dots make the next run's clearing-up find it, should this one be killed.
         with tempfile.TemporaryDirectory(dir=workspace.work, prefix=".bench.") as name:
             # apt reads the repository below it as a user of its own.

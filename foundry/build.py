@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import fcntl
 import os
 import shutil
 import tempfile
@@ -14,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foundry import archive, base, config, deb, files, golden, image, log, run, stages, verify
+from foundry import archive, base, config, deb, files, golden, image, lock, log, run, stages, verify
 from foundry.config import Config
-from foundry.errors import Cancelled, CorruptArtifact, FoundryError, ToolMissing
+from foundry.errors import Cancelled, CorruptArtifact, ToolMissing
 from foundry.machine import kvm
 from foundry.workspace import Workspace
 
@@ -157,15 +156,7 @@ def _alone(workspace: Workspace) -> Iterator[None]:
     """Keep other runs out of the build folder, and clear what a killed one left half made."""
     if os.geteuid() != 0:
         raise ToolMissing("building needs root: chroots and file ownership", hint="sudo ./inv …")
-    workspace.build.mkdir(parents=True, exist_ok=True)
-    with workspace.lock.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FoundryError(
-                f"another run is using {workspace.build}",
-                hint="wait for it, or set FOUNDRY_BUILD to another folder",
-            ) from error
+    with lock.held(workspace, "wait for it, or set FOUNDRY_BUILD to another folder"):
         for leftover in [*workspace.build.glob("*/.*.*"), *workspace.work.glob("verify-*")]:
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)

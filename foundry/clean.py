@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import files
+from foundry import files, lock
 from foundry.errors import FoundryError
 from foundry.workspace import MOUNTS, Workspace
 
@@ -36,13 +35,7 @@ def clean(workspace: Workspace, *, everything: bool = False) -> Cleaned:
     build = workspace.build
     if not build.is_dir():
         return Cleaned((), 0)
-    with workspace.lock.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FoundryError(
-                f"another run is using {build}", hint="wait until it has ended, or end it with Ctrl-C, then clean"
-            ) from error
+    with lock.held(workspace, "wait until it has ended, or end it with Ctrl-C, then clean"):
         _refuse_mounts(build)
         # The lock file itself stays: a run that waits for it must not be left holding one that nobody else sees.
         every = [p for p in sorted(build.iterdir()) if p != workspace.lock]

@@ -58,6 +58,7 @@ def _chroot(packages: archive.Archive, suite: str, workspace: Workspace) -> Path
     decision = stages.decide(workspace, "chroot", inputs)
 
     def act(scratch: Path) -> None:
+        files.need_space(workspace.build, 1_500_000_000, "chroot")
         archive.intact(packages, workspace)
         names = ",".join(sorted({p.name for p in packages.buildd}))
         command = [

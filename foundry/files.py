@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -97,6 +98,19 @@ def need_space(folder: Path, bytes_needed: int, what: str) -> None:
             f"{what}: {folder} has {human(free)} free and needs {human(bytes_needed)}",
             hint="free some space (`./inv clean` removes old builds), or set FOUNDRY_BUILD to a folder elsewhere",
         )
+
+
+def out_of_space(error: BaseException, folder: Path) -> FoundryError | None:
+    """What to tell the user about an error that says that the disk is full; None for any other error.
+
+    folder: where a run writes, for an error that does not name a file.
+    """
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return FoundryError(
+        f"{error.strerror}: {error.filename or folder}",
+        hint="free some space (`./inv clean` removes old builds), or set FOUNDRY_BUILD to a folder on a larger disk",
+    )
 
 
 def human(size: float) -> str:

@@ -33,7 +33,7 @@ def _configuration(settings: list[str], *, locked: bool = True) -> Config:
 @contextmanager
 def _session() -> Iterator[None]:
     """Show messages, keep logs, end everything on Ctrl-C, and turn errors into exit codes."""
-    from foundry import console, run
+    from foundry import console, files, run
 
     code = 0
     try:
@@ -45,7 +45,8 @@ def _session() -> Iterator[None]:
     except Exit:
         raise
     except Exception as error:
-        code = console.report_unexpected(error, WORKSPACE.logs)
+        full = files.out_of_space(error, WORKSPACE.build)
+        code = console.report(full) if full else console.report_unexpected(error, WORKSPACE.logs)
     if code:
         sys.exit(code)
 

@@ -135,7 +135,7 @@ def _verified(release: image.Release, settings: Config, workspace: Workspace, *,
             f"image: {release.main} is not the file that its manifest describes",
             hint="`./inv build-image` makes it anew",
         )
-    if not anew and verify.refusal(path, release.digest, workspace) is None:
+    if not anew and verify.refusal(path, release.digest, workspace, settings.verify.max_age_days) is None:
         known = verify.load(path)
         assert known is not None
         log.reused("verify", f"these very bytes passed this very suite at {known.ended}")

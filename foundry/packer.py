@@ -77,13 +77,16 @@ def _call(verb: str, workspace: Workspace, scratch: Path, variables: Mapping[str
     templates.mkdir(parents=True, exist_ok=True)
     for source in workspace.packer.glob("*.pkr.hcl"):
         shutil.copyfile(source, templates / source.name)
-    environment = {**_environment(), "PACKER_CACHE_DIR": str(scratch / "cache"), "TMPDIR": str(scratch)}
+    # Packer's sockets lie in TMPDIR, and a socket's path has at most 107 bytes: "." is short below a deep folder too.
+    # Its crash.log goes to the current folder as well.
+    environment = {**_environment(), "PACKER_CACHE_DIR": str(scratch / "cache"), "TMPDIR": "."}
     packer = run.find("packer", "packer")
     if version() >= PLUGINS_SINCE:
         for source in (workspace.packer / "current").glob("*.pkr.hcl"):
             shutil.copyfile(source, templates / source.name)
         run.run(
             [packer, "init", templates],
+            cwd=scratch,
             env=environment,
             name="packer-init",
             what="packer: packer init",
@@ -95,8 +98,8 @@ def _call(verb: str, workspace: Workspace, scratch: Path, variables: Mapping[str
     child = [sys.executable, "-m", "foundry.packer", request]
     run.run(
         run.contained(child),
-        cwd=workspace.root,
-        env=environment,
+        cwd=scratch,
+        env={**environment, "PYTHONPATH": str(workspace.root)},
         name="packer",
         what=f"packer: packer {verb}",
     )

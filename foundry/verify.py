@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import yaml
 
 from foundry import files, log, run, tree
-from foundry.errors import CommandFailed, CorruptArtifact, FoundryError, VerifyError
+from foundry.errors import CommandFailed, CorruptArtifact, FoundryError, GuestError, VerifyError
 from foundry.machine import MAKERS, Accelerator, Firmware, Machine, Spec, kvm, ssh
 from foundry.machine.seed import NodeSeed, StaticAddress
 from foundry.machine.vm import DEFAULT_MAC
@@ -99,13 +99,17 @@ def load(path: Path) -> Verdict | None:
     value = files.read_json(path)
     try:
         outcomes = tuple(Outcome(**o) for o in value["outcomes"])
+        datetime.fromisoformat(value["ended"])
         return Verdict(**{k: v for k, v in value.items() if k not in ("passed", "outcomes")}, outcomes=outcomes)
-    except (TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError, ValueError):
         return None
 
 
-def refusal(path: Path, image_sha256: str, workspace: Workspace) -> str | None:
-    """Why the verdict in path does not let an image with this digest be published, or None when it does."""
+def refusal(path: Path, image_sha256: str, workspace: Workspace, max_age_days: int) -> str | None:
+    """Why the verdict in path does not let an image with this digest be published, or None when it does.
+
+    max_age_days: how old it may be; a verdict is also about Debian's archive of its day.
+    """
     verdict = load(path)
     if verdict is None:
         return f"there is no verdict in {path.name}"
@@ -113,6 +117,9 @@ def refusal(path: Path, image_sha256: str, workspace: Workspace) -> str | None:
         return f"{path.name} is about another image (sha256 {verdict.image[:12]}…)"
     if verdict.suite != suite_digest(workspace):
         return f"{path.name} is of another test suite than tests/image is now"
+    age = datetime.now(UTC) - datetime.fromisoformat(verdict.ended)
+    if age > timedelta(days=max_age_days):
+        return f"{path.name} is {age.days} days old, and verify.max_age_days is {max_age_days}"
     if not verdict.passed:
         return f"{path.name} says that {_count(verdict.failed) or 'no test ran'}"
     return None
@@ -169,6 +176,10 @@ class _Trial:
         with maker(self._spec(accelerator), self.workspace) as machine:
             try:
                 boot, reboot, outcomes = self._examine(machine)
+            except GuestError as error:
+                # The machine's own folder will be gone by the time somebody looks.
+                error.log = self.logs
+                raise
             finally:
                 with suppress(FoundryError):
                     machine.collect_logs(self.logs)

@@ -138,8 +138,8 @@ class VirtualMachine:
         words = ["user", "id=net0", f"restrict={'off' if self.spec.online else 'on'}"]
         target = ""
         if static:
-            # Otherwise QEMU announces an IPv6 network of its own, which no seed has asked for.
-            words.append("ipv6=off")
+            # Without QEMU's IPv6 router systemd-networkd would wait 12 s for one before it is online.
+            words += ["ipv4=on", "ipv6=on"]
             words.append(f"net={ipaddress.ip_interface(static.cidr).network}")
             if static.gateway:
                 words.append(f"host={static.gateway}")
@@ -177,6 +177,8 @@ class VirtualMachine:
         code = self._process.poll()
         if code is None:
             return None
+        # Its last words may still be on their way to the log.
+        self._process.stop()
         last = self._process.tail[-1] if self._process.tail else ""
         return f"QEMU ended with code {code} {last}".rstrip()
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,8 +22,11 @@ PASSED = (Outcome("a", "booted", "passed", 1.0), Outcome("b", "rebooted", "passe
 SUITE = Path(__file__).parents[1] / "image"
 
 
+NOW = datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def verdict(*outcomes: Outcome) -> Verdict:
-    return Verdict("i" * 64, "x.qcow2", "s" * 64, "vm", "bios", "tcg", {}, "t", "t", 1.0, 1.0, 2.0, outcomes)
+    return Verdict("i" * 64, "x.qcow2", "s" * 64, "vm", "bios", "tcg", {}, NOW, NOW, 1.0, 1.0, 2.0, outcomes)
 
 
 def test_all_passed_is_passed() -> None:
@@ -59,24 +63,33 @@ def recorded(workspace: Workspace, tmp_path: Path) -> Callable[..., Path]:
 
 def test_a_verdict_lets_its_image_pass(recorded: Callable[..., Path], workspace: Workspace) -> None:
     path = recorded()
-    assert verify.refusal(path, "i" * 64, workspace) is None
+    assert verify.refusal(path, "i" * 64, workspace, 30) is None
     assert verify.load(path) == replace(verdict(*PASSED), suite=verify.suite_digest(workspace))
 
 
+@pytest.mark.parametrize(
+    ("ended", "reason"), [("2026-01-02T03:04:05+00:00", "days old"), ("yesterday", "no verdict"), ("", "no verdict")]
+)
+def test_an_old_or_undated_verdict_does_not_count(
+    recorded: Callable[..., Path], workspace: Workspace, ended: str, reason: str
+) -> None:
+    assert reason in str(verify.refusal(recorded(ended=ended), "i" * 64, workspace, 30))
+
+
 def test_refusals_name_their_reason(recorded: Callable[..., Path], workspace: Workspace, tmp_path: Path) -> None:
-    assert "no verdict" in str(verify.refusal(tmp_path / "none.json", "i" * 64, workspace))
+    assert "no verdict" in str(verify.refusal(tmp_path / "none.json", "i" * 64, workspace, 30))
     path = recorded()
-    assert "another image" in str(verify.refusal(path, "j" * 64, workspace))
+    assert "another image" in str(verify.refusal(path, "j" * 64, workspace, 30))
     # The flag in the file is for people; what counts is every outcome.
     path = recorded(outcomes=(*PASSED, Outcome("c", "booted", "skipped", 0.0)))
-    assert "1 skipped" in str(verify.refusal(path, "i" * 64, workspace))
+    assert "1 skipped" in str(verify.refusal(path, "i" * 64, workspace, 30))
     path = recorded(outcomes=())
-    assert "no test ran" in str(verify.refusal(path, "i" * 64, workspace))
+    assert "no test ran" in str(verify.refusal(path, "i" * 64, workspace, 30))
     path = recorded()
     files.write(workspace.image_suite / "test_x.py", "def test(): assert True\n")
-    assert "another test suite" in str(verify.refusal(path, "i" * 64, workspace))
+    assert "another test suite" in str(verify.refusal(path, "i" * 64, workspace, 30))
     path.write_text('{"image": 1}')
-    assert "no verdict" in str(verify.refusal(path, "i" * 64, workspace))
+    assert "no verdict" in str(verify.refusal(path, "i" * 64, workspace, 30))
 
 
 class FakeMachine:
@@ -161,7 +174,7 @@ def test_a_passing_image_gets_its_verdict_and_leaves_nothing(suite: Suite, image
     found = verify.verify(image, {}, verify.Settings(), workspace)
     assert found.passed
     path = verify.verdict_path(image)
-    assert verify.refusal(path, files.sha256(image), workspace) is None
+    assert verify.refusal(path, files.sha256(image), workspace, 30) is None
     assert json.loads(path.read_text())["passed"] is True
     assert "secret" not in path.with_suffix(".xml").read_text()
     assert list(workspace.work.iterdir()) == []
@@ -197,8 +210,9 @@ def test_a_guest_that_does_not_come_up(
 
     suite(GOOD)
     monkeypatch.setattr(FakeMachine, "boots", staticmethod(never))
-    with pytest.raises(GuestError, match="no ssh"):
+    with pytest.raises(GuestError, match="no ssh") as caught:
         verify.verify(image, {}, verify.Settings(), workspace)
+    assert caught.value.log is not None and caught.value.log.is_dir()
     assert not verify.verdict_path(image).exists()
     assert (workspace.failed / "x" / "verify-bios" / "console.log").exists()
     assert list(workspace.work.iterdir()) == []

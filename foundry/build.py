@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from foundry import archive, base, config, deb, files, golden, image, lock, log, run, stages, verify
+from foundry import archive, base, config, deb, files, golden, image, lock, log, stages, threads, verify
 from foundry.config import Config
-from foundry.errors import Cancelled, CorruptArtifact, ToolMissing
+from foundry.errors import CorruptArtifact, ToolMissing
 from foundry.machine import kvm
 from foundry.workspace import Workspace
 
@@ -105,7 +102,7 @@ def _newest(settings: Config, workspace: Workspace, name: str | None) -> image.R
 def _release(name: str, settings: Config, workspace: Workspace, *, offline: bool) -> image.Release:
     chosen = settings.images[name]
     packages = archive.build(settings, chosen, workspace, offline=offline)
-    debs, ground, _ = _side_by_side(
+    debs, ground, _ = threads.together(
         lambda: deb.build(packages, chosen.suite, workspace),
         lambda: base.build(settings, chosen, packages, workspace),
         lambda: _probe(packages, settings, workspace),
@@ -161,24 +158,6 @@ def _alone(workspace: Workspace) -> Iterator[None]:
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
         yield
-
-
-def _side_by_side(*acts: Callable[[], Any]) -> list[Any]:
-    """Run independent stages in threads; the first failure ends the others."""
-    with ThreadPoolExecutor(len(acts)) as pool:
-        futures = [pool.submit(contextvars.copy_context().run, act) for act in acts]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:
-            run.cancel()
-            raise
-        errors = [f.exception() for f in done if f.exception()]
-        if errors:
-            run.cancel()
-    real = [e for e in errors if not isinstance(e, Cancelled)] or errors
-    if real and real[0]:
-        raise real[0]
-    return [f.result() for f in futures]
 
 
 def _seconds(record: log.StageRecord) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import archive, files, log, run, stages, wheels
+from foundry import archive, files, log, run, stages, threads, wheels
 from foundry.workspace import Workspace
 
 CHROOT = "chroot.tar.zst"
@@ -37,15 +37,11 @@ class Debs:
 def build(packages: archive.Archive, suite: str, workspace: Workspace) -> Debs:
     """Build both packages, or find them built. Raises CommandFailed, FetchError."""
     chroot = _chroot(packages, suite, workspace)
-    venv = _package(
-        "patroni-venv",
-        VENV_SOURCES,
-        "--build=any",
-        chroot,
-        workspace,
-        locks=[workspace.requirements / n for n in LOCKS],
+    locks = [workspace.requirements / name for name in LOCKS]
+    venv, node = threads.together(
+        lambda: _package("patroni-venv", VENV_SOURCES, "--build=any", chroot, workspace, locks=locks),
+        lambda: _package("patroni-node", NODE_SOURCES, "--build=all", chroot, workspace, locks=[]),
     )
-    node = _package("patroni-node", NODE_SOURCES, "--build=all", chroot, workspace, locks=[])
     return Debs(venv, node, packages.consul)
 
 

@@ -31,6 +31,22 @@ MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "boot-efi.mount",
+    "postgresql.service",
+    "dbus.service",
+    "dbus.socket",
+    "getty@tty1.service",
+    "serial-getty@ttyS0.service",
+    "kmod-static-nodes.service",
+    "systemd-binfmt.service",
+    "systemd-modules-load.service",
+    "systemd-journal-flush.service",
+    "systemd-update-utmp.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    *(f"modprobe@{module}.service" for module in ("configfs", "dm_mod", "drm", "efi_pstore", "fuse", "loop")),
     "systemd-logind.service",
     # It would write a seed of this machine after the seal, at shutdown.
     "systemd-random-seed.service",
@@ -100,7 +116,9 @@ def build(config: Config, image: Image, base: Base, debs: deb.Debs, workspace: W
 def _kernel_command_line(base: Base) -> str:
     masks = " ".join(f"systemd.mask={unit}" for unit in MASKED)
     address = "ip=10.0.2.15:::255.255.255.0::eth0:none net.ifnames=0"
-    return f"root=UUID={base.root_fs} ro console=ttyS0 quiet cloud-init=disabled {address} {masks}"
+    # What systemd does is shown, so that a guest that does not come up leaves something to read.
+    shown = "console=ttyS0 loglevel=4 systemd.show_status=1"
+    return f"root=UUID={base.root_fs} ro {shown} fsck.mode=skip cloud-init=disabled {address} {masks}"
 
 
 def _repository_disk(debs: deb.Debs, suite: str, workspace: Workspace, work: Path) -> Path:

@@ -7,7 +7,7 @@ mkdir -p "$mount_point"
 mount -o ro "/dev/disk/by-label/$REPOSITORY_LABEL" "$mount_point"
 
 list=/run/patroni-foundry.list
-echo "deb [signed-by=$mount_point/key.gpg] copy:$mount_point ./" >"$list"
+echo "deb [signed-by=$mount_point/key.gpg] file:$mount_point ./" >"$list"
 apt="apt-get -o Dir::Etc::SourceList=$list -o Dir::Etc::SourceParts=/dev/null -o APT::Get::List-Cleanup=0 -o DPkg::Use-Pty=0"
 
 if ip route get 192.0.2.1 >/dev/null 2>&1; then

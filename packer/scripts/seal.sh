@@ -2,8 +2,6 @@
 # Remove what this one build machine was, so that every clone becomes a machine of its own at its first boot.
 set -eu
 
-systemctl stop systemd-networkd.socket systemd-networkd.service 2>/dev/null || true
-
 rm -rf /etc/ssh/ssh_host_* /root/.ssh /root/.bash_history /root/.cache
 rm -f /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pem
 rm -f /var/lib/systemd/random-seed /var/lib/dbus/machine-id /etc/hostname
@@ -15,9 +13,6 @@ rm -rf /var/lib/consul/* /var/lib/patroni-node/identity.json /etc/patroni/patron
 rm -f /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/backups/*
 : >/etc/machine-id
 
-# The journal would be written again by its own shutdown.
-systemctl mask --runtime systemd-journal-flush.service >/dev/null 2>&1 || true
-journalctl --rotate --quiet || true
 rm -rf /var/log/journal/*
 find /var/log -type f -delete
 

@@ -17,6 +17,7 @@ from packerpy import PackerExecutable
 
 from foundry import files, run
 from foundry.errors import CommandFailed, FoundryError, GuestError
+from foundry.machine import wait
 from foundry.workspace import Workspace
 
 PLUGINS_SINCE = (1, 7)
@@ -42,10 +43,10 @@ def build(workspace: Workspace, scratch: Path, variables: Mapping[str, str], con
     except CommandFailed as error:
         if "waiting for SSH" not in (error.details or ""):
             raise
-        tail = console.read_text("utf-8", "replace").splitlines()[-15:] if console.exists() else ["(nothing)"]
+        tail = wait.console_tail(console) or "(nothing so far)"
         raise GuestError(
             f"packer: the guest did not answer ssh within {variables['boot_timeout']}",
-            details="the serial console's last lines:\n" + "\n".join(tail),
+            details="the serial console's last lines:\n" + tail,
             log=console,
             hint="raise build.boot_timeout_s in foundry.yml where the host is slow",
         ) from error

@@ -1,0 +1,58 @@
+"""Build folders to play with: filled with links to what build/ holds, so that only the stage under test is built."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from foundry.workspace import Workspace
+from tests.pipeline.harness import DOWNLOADS, ROOT, STAGES, Ended, copy, gone, inv
+
+Scratch = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def playground() -> Iterator[Path]:
+    """A folder on the file system of build/, since links do not lead to another one."""
+    build = Workspace.at(ROOT).build
+    (build / "pipeline").mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=build / "pipeline", prefix="p"))
+    yield folder
+    gone(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def first(playground: Path) -> tuple[Path, Ended]:
+    """A build folder with a whole build of the sources as they are now, and how that build ended.
+
+    After `./inv build-image` all of it is there already; else this takes some minutes.
+    """
+    build = copy(Workspace.at(ROOT).build, playground / "first", (*DOWNLOADS, *STAGES))
+    return build, inv(build, "build-image", "--no-verify", seconds=900).expect(0)
+
+
+@pytest.fixture(scope="session")
+def built(first: tuple[Path, Ended]) -> Path:
+    """The build folder of a whole build: to read, and to copy from."""
+    return first[0]
+
+
+@pytest.fixture
+def scratch(playground: Path, request: pytest.FixtureRequest) -> Iterator[Scratch]:
+    """Makes a build folder with the named folders of a whole build; it is removed after the test."""
+    made: list[Path] = []
+
+    def make(*names: str) -> Path:
+        target = Path(tempfile.mkdtemp(dir=playground, prefix="s"))
+        made.append(target)
+        return copy(request.getfixturevalue("built"), target, names) if names else target
+
+    yield make
+    for folder in made:
+        gone(folder)
+        shutil.rmtree(folder)

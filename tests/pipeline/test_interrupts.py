@@ -1,0 +1,124 @@
+"""Ctrl-C at any moment: nothing runs on, nothing stays mounted, nothing is half made, and the next run works."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import Scratch
+from tests.pipeline.harness import (
+    DOWNLOADS,
+    STAGES,
+    Inv,
+    copy,
+    gone,
+    guest_runs,
+    half_made,
+    inv,
+    log_says,
+    results,
+    temporaries,
+)
+
+CTRL_C = [signal.SIGINT, signal.SIGTERM]
+ALL_BUT_BASE = (*DOWNLOADS, "archive", "chroot", "patroni-venv", "patroni-node")
+
+
+def ends_clean(run: Inv, number: signal.Signals) -> None:
+    """What must hold after a signal that lets the run clean up after itself."""
+    before = results(run.build)
+    ended = run.end(30, number)
+    ended.refused(130, "interrupted", "finished stages are reused")
+    gone(run.build)
+    assert half_made(run.build) == []
+    assert results(run.build) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGINT, "installing essential packages"), (signal.SIGTERM, "extracting archives")],
+)
+def test_in_mmdebstrap(scratch: Scratch, number: signal.Signals, moment: str) -> None:
+    build = scratch(*ALL_BUT_BASE)
+    before = temporaries()
+    with Inv(build, "build-image", "--no-verify", "--offline") as run:
+        run.reaches(log_says(build, "base-mmdebstrap.log", moment), moment, 90)
+        ends_clean(run, number)
+    assert not list(build.glob("base/*"))
+    assert temporaries() <= before
+
+
+def test_killed_in_mmdebstrap_then_the_next_run_works(scratch: Scratch, built: Path) -> None:
+    """Two of them, side by side: SIGKILL leaves no time to clean up, so the next run does."""
+    build = scratch(*DOWNLOADS, "archive", "patroni-venv", "patroni-node")
+    before = temporaries()
+    with Inv(build, "build-image", "--no-verify", "--offline") as run:
+        for stage in ("base", "chroot"):
+            moment = "installing essential packages"
+            run.reaches(log_says(build, f"{stage}-mmdebstrap.log", moment), f"{stage}: {moment}", 90)
+        assert run.end(10, signal.SIGKILL).code == -signal.SIGKILL
+    gone(build)
+    assert not list(build.glob("base/*/stage.json")) + list(build.glob("chroot/*/stage.json"))
+    assert temporaries() <= before
+
+    # The other one would cost another minute and tell nothing more.
+    copy(built, build, ["chroot"])
+    ended = inv(build, "build-image", "--no-verify", "--offline", seconds=400).expect(0)
+    assert ended.stage("base").startswith("building: first build")
+    assert half_made(build) == []
+    assert {name.split("/")[0] for name in results(build)} == set(STAGES)
+    assert temporaries() <= before
+
+
+@pytest.mark.parametrize("number", CTRL_C)
+def test_in_the_guest_of_packer(scratch: Scratch, number: signal.Signals) -> None:
+    build = scratch(*ALL_BUT_BASE, "base")
+    before = temporaries()
+    with Inv(build, "build-image", "--no-verify", "--offline") as run:
+        run.reaches(guest_runs(build), "the guest of Packer", 60)
+        ends_clean(run, number)
+    assert not list(build.glob("packer/*"))
+    assert temporaries() <= before
+
+
+def test_killed_in_the_guest_of_packer_and_a_guest_that_never_comes_up(scratch: Scratch) -> None:
+    build = scratch(*ALL_BUT_BASE, "base")
+    with Inv(build, "build-image", "--no-verify", "--offline") as run:
+        run.reaches(guest_runs(build), "the guest of Packer", 60)
+        assert run.end(10, signal.SIGKILL).code == -signal.SIGKILL
+    gone(build)
+    assert half_made(build)
+
+    ended = inv(build, "build-image", "--no-verify", "--offline", "--set", "build.boot_timeout_s=10", seconds=90)
+    message = ended.refused(7, "packer: the guest did not answer ssh within 10s", "log:", "hint:")
+    lines = message.splitlines()
+    # The kernel is quiet and may not have got to its first word.
+    assert lines[lines.index("  the serial console's last lines:") + 1].strip()
+    assert not lines[lines.index("  the serial console's last lines:") + 1].startswith("  log:")
+    gone(build)
+    assert half_made(build) == []
+    assert not list(build.glob("packer/*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_in_the_guest_of_verify(scratch: Scratch, number: signal.Signals) -> None:
+    build = scratch(*DOWNLOADS, "images", "base")
+    newest = json.loads((build / "images/debian-12.json").read_text(encoding="utf-8"))["folder"]
+    before = temporaries()
+    with Inv(build, "verify-image") as run:
+        run.reaches(guest_runs(build), "the guest of verify", 60)
+        if number == signal.SIGINT:
+            ends_clean(run, number)
+        else:
+            assert run.end(10, number).code == -number
+    gone(build)
+    assert not list(build.glob(f"images/{newest}/*.verdict*"))
+    if number == signal.SIGKILL:
+        shutil.rmtree(build / "images")
+        inv(build, "verify-image").refused(2, "holds no image")
+        assert half_made(build) == []
+    assert temporaries() <= before

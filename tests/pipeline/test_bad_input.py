@@ -20,7 +20,7 @@ consul:
   source: file
 build:
   cpus: two
-verfiy:
+verifying:
   cpus: 2
 """
 SOURCES = ("tasks.py", "foundry", "requirements", "templates", "files", "packer", "debian", "patroni_node")
@@ -57,7 +57,7 @@ def test_broken_foundry_yml(scratch: Scratch, tmp_path: Path) -> None:
         "foundry.yml:4: images.debian-12.format: unknown key; did you mean formats?",
         "foundry.yml:5: consul.path: is needed with source: file",
         "foundry.yml:8: build.cpus: must be a whole number, not 'two'",
-        "foundry.yml:9: verfiy: unknown key; did you mean verify?",
+        "foundry.yml:9: verifying: unknown key; did you mean verify?",
     )
     assert list(build.iterdir()) == []
 

@@ -141,7 +141,7 @@ class Resolver:
             f'Dir::State::status "{self.root}/var/lib/dpkg/status";\n'
             f'Dir::Cache::archives "{self.pool}/";\n'
             'Dir::Bin::methods "/usr/lib/apt/methods";\n'
-            'Acquire::Languages "none";\nAcquire::Retries "2";\nAcquire::http::Timeout "30";\n'
+            'Acquire::Languages "none";\nAcquire::Retries "1";\nAcquire::http::Timeout "20";\n'
             'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";\n'
             'Acquire::ForceHash "SHA256";\n'
             'APT::Architecture "amd64";\nAPT::Architectures "amd64";\n'

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import archive, base, config, deb, files, golden, image, lock, log, stages, threads, verify
+from foundry import archive, base, config, deb, doctor, files, golden, image, lock, log, run, stages, threads, verify
 from foundry.config import Config
 from foundry.errors import CorruptArtifact, ToolMissing
 from foundry.machine import kvm
@@ -153,6 +153,8 @@ def _alone(workspace: Workspace) -> Iterator[None]:
     """Keep other runs out of the build folder, and clear what a killed one left half made."""
     if os.geteuid() != 0:
         raise ToolMissing("building needs root: chroots and file ownership", hint="sudo ./inv …")
+    for package, command in doctor.host_commands(workspace.host_packages):
+        run.find(command, package)
     with lock.held(workspace, "wait for it, or set FOUNDRY_BUILD to another folder"):
         for leftover in [*workspace.build.glob("*/.*.*"), *workspace.work.glob("verify-*")]:
             if leftover.is_dir():

@@ -15,7 +15,7 @@ from typing import Any
 
 from debian.deb822 import Deb822
 
-from foundry import archive, deb, disk, files, golden, run, stages, tree, wheels
+from foundry import archive, deb, disk, files, golden, run, stages, threads, tree, wheels
 from foundry.base import Base
 from foundry.config import Config
 from foundry.errors import ConfigError
@@ -78,9 +78,10 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
         raw = scratch / f"{name}-{version}.raw"
         # qcow2 first: the verified file is the one that people launch.
         wanted = sorted(image.formats, key=lambda kind: kind != "qcow2")
-        made = [_convert(source, kind, scratch / f"{name}-{version}.{kind}") for kind in wanted]
-        if raw not in made:
-            tree.raw(source, "qcow2", raw)
+        made, _ = threads.together(
+            lambda: [_convert(source, kind, scratch / f"{name}-{version}.{kind}") for kind in wanted],
+            lambda: None if "raw" in wanted else tree.raw(source, "qcow2", raw),
+        )
         installed = _installed(raw, scratch / "dpkg", parts)
         if raw not in made:
             raw.unlink()

@@ -58,8 +58,8 @@ def test_mirror_that_never_answers(tmp_path: Path) -> None:
         resolver = apt.Resolver(workspace, sources)
         options = resolver.root / "apt.conf"
         text = options.read_text(encoding="utf-8")
-        assert 'Acquire::http::Timeout "30"' in text
-        options.write_text(text.replace('http::Timeout "30"', 'http::Timeout "1"'), encoding="utf-8")
+        assert 'Acquire::http::Timeout "20"' in text
+        options.write_text(text.replace('http::Timeout "20"', 'http::Timeout "1"'), encoding="utf-8")
         with pytest.raises(FetchError) as caught:
             resolver.update()
     assert "Failed to fetch" in (caught.value.details or "")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,15 +155,8 @@ class Resolver:
 
     def update(self) -> None:
         """Fetch the archives' indexes. Raises FetchError when one does not answer or its signature is bad."""
-        try:
+        with _fetching("archive: the Debian archive did not answer as it should"):
             self._apt("update", "--error-on=any", name="apt-update")
-        except CommandFailed as error:
-            raise FetchError(
-                "archive: the Debian archive did not answer as it should",
-                details=error.details,
-                log=error.log,
-                hint=_UNREACHABLE,
-            ) from error
 
     def resolve(self, names: Iterable[str], *, name: str) -> list[Package]:
         """The packages that an empty system needs for names (apt's patterns allowed), sorted. Fetches nothing."""
@@ -193,15 +187,8 @@ class Resolver:
             (self.pool / package.filename).unlink(missing_ok=True)
         if missing:
             wanted = [f"{p.name}:{p.arch}={p.version}" if p.arch != "all" else f"{p.name}={p.version}" for p in missing]
-            try:
+            with _fetching(f"archive: could not fetch {len(missing)} packages"):
                 self._apt("install", "--yes", "--download-only", "--no-install-recommends", *wanted, name="apt-fetch")
-            except CommandFailed as error:
-                raise FetchError(
-                    f"archive: could not fetch {len(missing)} packages",
-                    details=error.details,
-                    log=error.log,
-                    hint=_UNREACHABLE,
-                ) from error
         return sum(p.size for p in missing)
 
     def _have(self, package: Package) -> bool:
@@ -217,13 +204,17 @@ def fetch_file(uri: str, target: Path, digest: str) -> None:
     partial.unlink(missing_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        run.run(["/usr/lib/apt/apt-helper", "download-file", uri, partial, f"SHA256:{digest}"], name="fetch-file")
-    except CommandFailed as error:
+        with _fetching(f"archive: {target.name} could not be fetched, or is not what foundry.yml pins"):
+            run.run(["/usr/lib/apt/apt-helper", "download-file", uri, partial, f"SHA256:{digest}"], name="fetch-file")
+        partial.rename(target)
+    finally:
         partial.unlink(missing_ok=True)
-        raise FetchError(
-            f"archive: {target.name} could not be fetched, or is not what foundry.yml pins",
-            details=error.details,
-            log=error.log,
-            hint=_UNREACHABLE,
-        ) from error
-    partial.rename(target)
+
+
+@contextmanager
+def _fetching(brief: str) -> Iterator[None]:
+    """Turn the failure of a command that fetches into a FetchError that begins with brief."""
+    try:
+        yield
+    except CommandFailed as error:
+        raise FetchError(brief, details=error.details, log=error.log, hint=_UNREACHABLE) from error

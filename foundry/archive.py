@@ -6,8 +6,10 @@ recorded by version and sha256. Later stages see only this repository and need n
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -79,9 +81,9 @@ class Archive:
     consul: Path | None
     key: str
 
-    def line(self, method: str = "copy") -> str:
+    def line(self) -> str:
         """The sources.list line by which the build host's tools use it."""
-        return f"deb [signed-by={self.public_key}] {method}:{self.folder} ./"
+        return f"deb [signed-by={self.public_key}] copy:{self.folder} ./"
 
 
 def kernel(packages: Archive, target: Path) -> Path:
@@ -202,7 +204,13 @@ def _check(pool: Path, packages: Sequence[apt.Package]) -> None:
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.link(source, target)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        # A Consul of the user's own may lie on another file system.
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(source, target)
 
 
 def _lay_out(
@@ -233,12 +241,8 @@ def index_and_sign(workspace: Workspace, folder: Path, suite: str) -> None:
     )
     files.write(folder / "Release", release + "\n")
     gpg = signing_key(workspace)
-    try:
-        run.run([*gpg, "--clearsign", "--output", folder / "InRelease", folder / "Release"], name="sign")
-        run.run([*gpg, "--export", "--output", folder / "key.gpg"], name="export-key")
-    finally:
-        # gpg's agent detaches itself from us, and would stay.
-        run.run(["gpgconf", "--homedir", workspace.keyring, "--kill", "all"], name="gpgconf", check=False)
+    run.run([*gpg, "--clearsign", "--output", folder / "InRelease", folder / "Release"], name="sign")
+    run.run([*gpg, "--export", "--output", folder / "key.gpg"], name="export-key")
 
 
 def signing_key(workspace: Workspace) -> list[str]:

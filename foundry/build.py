@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import archive, base, config, deb, doctor, files, golden, image, lock, log, run, stages, threads, verify
+from foundry import archive, base, config, deb, files, golden, host, image, lock, log, run, stages, threads, verify
 from foundry.config import Config
 from foundry.errors import CorruptArtifact, ToolMissing
 from foundry.machine import kvm
 from foundry.workspace import Workspace
+
+# The order of the flow; stages that run side by side begin in any.
+FLOW = ("archive", "chroot", "patroni-venv", "patroni-node", "base", "packer", "images", "verify")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Built:
 
     def summary(self) -> list[str]:
         """Lines for a person: seconds for each stage, verdict, image, size, sha256."""
-        seconds = ", ".join(f"{r.name} {_seconds(r)}" for r in log.records())
+        records = sorted(log.records(), key=lambda r: FLOW.index(r.name))
+        seconds = ", ".join(f"{r.name} {_seconds(r)}" for r in records)
         entry = self.release.manifest["files"][0]
         return [
             f"stages   {seconds}",
@@ -127,7 +131,7 @@ def _made(folder: Path) -> Path:
 def _verified(release: image.Release, settings: Config, workspace: Workspace, *, anew: bool) -> verify.Verdict:
     path = verify.verdict_path(release.main)
     if files.sha256(release.main) != release.digest:
-        shutil.move(release.folder / stages.RECORD, release.folder / f"{stages.RECORD}.corrupt")
+        (release.folder / stages.RECORD).unlink(missing_ok=True)
         raise CorruptArtifact(
             f"image: {release.main} is not the file that its manifest describes",
             hint="`./inv build-image` makes it anew",
@@ -153,10 +157,10 @@ def _alone(workspace: Workspace) -> Iterator[None]:
     """Keep other runs out of the build folder, and clear what a killed one left half made."""
     if os.geteuid() != 0:
         raise ToolMissing("building needs root: chroots and file ownership", hint="sudo ./inv …")
-    for package, command in doctor.host_commands(workspace.host_packages):
+    for package, command in host.commands(workspace.host_packages):
         run.find(command, package)
     with lock.held(workspace, "wait for it, or set FOUNDRY_BUILD to another folder"):
-        for leftover in [*workspace.build.glob("*/.*.*"), *workspace.work.glob("verify-*")]:
+        for leftover in [*workspace.build.glob("*/.*.*"), *workspace.work.glob("*")]:
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
         yield

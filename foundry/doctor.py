@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from foundry import files, run
+from foundry import files, host, run
 from foundry.config import Config
 from foundry.errors import CommandFailed, FoundryError, ToolMissing
 from foundry.workspace import HOST_KERNELS, MEMORY, Workspace
@@ -88,15 +88,9 @@ def examine(cfg: Config, workspace: Workspace) -> Diagnosis:
     )
 
 
-def host_commands(listing: Path) -> list[tuple[str, str]]:
-    """The (Debian package, command) pairs of requirements/host.txt that have a command."""
-    rows = [line.split() for line in listing.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return [(row[0], row[1]) for row in rows if len(row) == 2 and row[1] != "-"]
-
-
 def tools(listing: Path) -> Iterator[Finding]:
     """A finding for each command of requirements/host.txt."""
-    for package, command in host_commands(listing):
+    for package, command in host.commands(listing):
         try:
             path = run.find(command, package)
         except ToolMissing:

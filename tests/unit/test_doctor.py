@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry import doctor, run
+from foundry import doctor, host, run
 from foundry.errors import FoundryError, ToolMissing
 
 PROJECT = Path(__file__).parents[2]
@@ -68,4 +68,4 @@ def test_every_line_of_the_projects_list_is_understood() -> None:
     rows = [r.split() for r in (PROJECT / "requirements/host.txt").read_text().splitlines() if not r.startswith("#")]
     assert all(len(row) == 2 for row in rows)
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
-    assert ("qemu-utils", "qemu-img") in doctor.host_commands(PROJECT / "requirements/host.txt")
+    assert ("qemu-utils", "qemu-img") in host.commands(PROJECT / "requirements/host.txt")

@@ -15,6 +15,14 @@ from foundry import archive, files, log, run, stages, threads, wheels
 from foundry.workspace import Workspace
 
 CHROOT = "chroot.tar.zst"
+UNPACKED = "chroot-tree"
+# Relative to the build folder: a mount option cannot hold a comma or a colon, which that folder's own path may have.
+_ENTER = """
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$4"
+mount -t proc proc "$4/proc"
+shift 3
+exec chroot "$@"
+"""
 LOCKS = ("patroni-build.txt", "patroni.txt")
 # Debian 12's; the chroot holds no other.
 TARGET_PYTHON = (3, 11)
@@ -66,7 +74,26 @@ def _chroot(packages: archive.Archive, suite: str, workspace: Workspace) -> Path
         # A tarball's tree is made in TMPDIR, where nobody would remove it after a SIGKILL.
         run.run(run.contained(command), env={"TMPDIR": str(scratch)}, name="mmdebstrap", what="chroot: mmdebstrap")
 
-    return stages.perform(workspace, decision, act) / CHROOT
+    chroot = stages.perform(workspace, decision, act) / CHROOT
+    _unpack(chroot, workspace)
+    return chroot
+
+
+def _tree(chroot: Path, workspace: Workspace) -> Path:
+    return workspace.stage(UNPACKED) / chroot.parent.name
+
+
+def _unpack(chroot: Path, workspace: Workspace) -> None:
+    """Unpack the tarball, once: each package is then built in a layer over it."""
+    tree = _tree(chroot, workspace)
+    if tree.exists():
+        return
+    if tree.parent.exists():
+        run.run(["rm", "-rf", "--one-file-system", tree.parent], name="rm")
+    files.need_space(workspace.build, 1_000_000_000, "chroot")
+    with files.whole_folder(tree) as scratch:
+        words = ["tar", "--extract", "--numeric-owner", "--xattrs", "--file", chroot, "--directory", scratch]
+        run.run(words, name="tar")
 
 
 def _package(
@@ -81,39 +108,63 @@ def _package(
 
     def act(scratch: Path) -> None:
         found = wheels.fetch(locks, TARGET_PYTHON, workspace)
-        root = scratch / "root"
+        work = scratch / "work"
+        layer = _Layer(work / "upper", work / "work", work / "root")
         try:
-            _build_in(root, chroot, sources, kind, found, workspace)
-            for deb in sorted((root / "build").glob(f"{name}_*.deb")):
+            _build_in(layer, _tree(chroot, workspace), sources, kind, found, workspace)
+            for deb in sorted((layer.upper / "build").glob(f"{name}_*.deb")):
                 shutil.copyfile(deb, scratch / deb.name)
         finally:
-            run.run(["rm", "-rf", "--one-file-system", root], name="rm")
+            run.run(["rm", "-rf", "--one-file-system", work], name="rm")
 
     folder = stages.perform(workspace, decision, act)
     return next(folder.glob(f"{name}_*.deb"))
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """What is written over the chroot's tree (upper), overlayfs's own folder (work), and where both are seen (root)."""
+
+    upper: Path
+    work: Path
+    root: Path
+
+
 def _build_in(
-    root: Path, chroot: Path, sources: Sequence[str], kind: str, found: Sequence[Path], workspace: Workspace
+    layer: _Layer, tree: Path, sources: Sequence[str], kind: str, found: Sequence[Path], workspace: Workspace
 ) -> None:
-    root.mkdir()
-    run.run(["tar", "--extract", "--numeric-owner", "--xattrs", "--file", chroot, "--directory", root], name="tar")
-    source = root / "build" / "source"
-    for folder in sources:
+    for folder in (layer.upper, layer.work, layer.root):
+        folder.mkdir(parents=True)
+    source = layer.upper / "build" / "source"
+    for folder_name in sources:
         shutil.copytree(
-            workspace.root / folder,
-            source / folder,
+            workspace.root / folder_name,
+            source / folder_name,
             symlinks=True,
             ignore=shutil.ignore_patterns("__pycache__", "*.pyc"),
         )
-    offered = root / "build" / "wheels"
+    offered = layer.upper / "build" / "wheels"
     offered.mkdir()
     for wheel in found:
         shutil.copyfile(wheel, offered / wheel.name)
+    entered = _entered(layer, tree, workspace)
     log.activity("dpkg-buildpackage")
-    command = ["chroot", str(root), "env", "--chdir=/build/source", "dpkg-buildpackage", "-us", "-uc", kind]
+    command = ["env", "--chdir=/build/source", "dpkg-buildpackage", "-us", "-uc", kind]
     run.run(
-        run.contained(command, network=False, proc=root / "proc"),
+        run.contained([*entered, *command], network=False),
+        cwd=workspace.build,
         env={"FOUNDRY_WHEELS": "/build/wheels", "HOME": "/nonexistent"},
         name="dpkg-buildpackage",
     )
+
+
+def _entered(layer: _Layer, tree: Path, workspace: Workspace) -> list[str]:
+    """The words before a command that is to run in the chroot: over the tree where the kernel can, else in a copy."""
+    folders = [str(p.relative_to(workspace.build)) for p in (tree, layer.upper, layer.work, layer.root)]
+    words = ["sh", "-euc", _ENTER, "sh", *folders]
+    tried = run.run(run.contained([*words, "true"]), cwd=workspace.build, name="overlay", check=False)
+    if tried.returncode != 0:
+        log.activity("copying the chroot: this kernel mounts no overlay there")
+        run.run(["cp", "-a", "--reflink=auto", "--no-clobber", f"{tree}/.", layer.upper], name="cp")
+        words = ["sh", "-euc", 'mount -t proc proc "$1/proc"; exec chroot "$@"', "sh", folders[1]]
+    return words

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import archive, deb, files, log, packer, run, stages
+from foundry import archive, deb, files, log, packer, run, stages, threads
 from foundry.base import Base
 from foundry.config import Config, Image
 from foundry.machine import kvm
@@ -55,10 +55,11 @@ MASKED = (
 
 @dataclass(frozen=True)
 class Golden:
-    """The sealed disk as Packer left it (qcow2, not compressed)."""
+    """The sealed disk as Packer left it (qcow2, not compressed); fresh: this very run made it and took its digest."""
 
     folder: Path
     key: str
+    fresh: bool
 
     @property
     def disk(self) -> Path:
@@ -78,7 +79,6 @@ def build(config: Config, image: Image, base: Base, debs: deb.Debs, workspace: W
 
     def act(scratch: Path) -> None:
         files.need_space(workspace.build, 3_000_000_000, "packer")
-        stages.checked(base.folder, base.image.name)
         work = scratch / "work"
         work.mkdir()
         repository = _repository_disk(debs, image.suite, workspace, work)
@@ -106,11 +106,14 @@ def build(config: Config, image: Image, base: Base, debs: deb.Debs, workspace: W
             "memory": str(config.build.memory_mib),
             "boot_timeout": f"{config.build.boot_timeout_s}s",
         }
-        packer.build(workspace, work, variables, console)
+        threads.together(
+            lambda: packer.build(workspace, work, variables, console),
+            lambda: stages.checked(base.folder, base.image.name),
+        )
         os.replace(work / "output" / DISK, scratch / DISK)
         shutil.rmtree(work)
 
-    return Golden(stages.perform(workspace, decision, act), decision.key)
+    return Golden(stages.perform(workspace, decision, act), decision.key, fresh=not decision.reuse)
 
 
 def _kernel_command_line(base: Base) -> str:

@@ -72,7 +72,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
     decision = stages.decide(workspace, "images", inputs)
 
     def act(scratch: Path) -> None:
-        source = stages.checked(sealed.folder, golden.DISK)
+        source = sealed.disk if sealed.fresh else stages.checked(sealed.folder, golden.DISK)
         stamp = datetime.now(UTC)
         version = f"{stamp:%Y%m%d}-{decision.key[:8]}"
         raw = scratch / f"{name}-{version}.raw"

@@ -92,7 +92,16 @@ def _unpack(chroot: Path, workspace: Workspace) -> None:
         run.run(["rm", "-rf", "--one-file-system", tree.parent], name="rm")
     files.need_space(workspace.build, 1_000_000_000, "chroot")
     with files.whole_folder(tree) as scratch:
-        words = ["tar", "--extract", "--numeric-owner", "--xattrs", "--file", chroot, "--directory", scratch]
+        words: list[str | Path] = [
+            "tar",
+            "--extract",
+            "--numeric-owner",
+            "--xattrs",
+            "--file",
+            chroot,
+            "--directory",
+            scratch,
+        ]
         run.run(words, name="tar")
 
 

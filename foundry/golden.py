@@ -48,6 +48,12 @@ MASKED = (
     "dev-mqueue.mount",
     *(f"modprobe@{module}.service" for module in ("configfs", "dm_mod", "drm", "efi_pstore", "fuse", "loop")),
     "systemd-logind.service",
+    "systemd-fsck-root.service",
+    "systemd-sysctl.service",
+    "systemd-user-sessions.service",
+    "systemd-update-utmp-runlevel.service",
+    # The initrd's udev has seen every disk already, and its links in /dev stay.
+    "systemd-udev-trigger.service",
     # It would write a seed of this machine after the seal, at shutdown.
     "systemd-random-seed.service",
 )

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import yaml
 
-from foundry import files, log, run, tree
+from foundry import files, log, residue, run, tree
 from foundry.errors import CommandFailed, CorruptArtifact, FoundryError, GuestError, VerifyError
 from foundry.machine import MAKERS, Accelerator, Firmware, Machine, Spec, kvm, ssh
 from foundry.machine.seed import NodeSeed, StaticAddress
@@ -161,6 +161,7 @@ class _Trial:
         # Apart from the host name, so that a name taken from the wrong place is noticed.
         self.name, self.hostname, self.cluster = f"pg-{token}", f"vm-{token}", f"cluster-{token}"
         self.secret = secrets.token_urlsafe(24)
+        self.residue: list[str] = []
         self.begin = time.monotonic()
         self.started = _now()
 
@@ -191,6 +192,8 @@ class _Trial:
         log.activity("reading the files of the image")
         disk = tree.raw(self.image, self.settings.format, self.folder / "disk.raw")
         tree.dump(disk, "/", self.pristine)
+        log.activity("searching the bytes of the disk for keys and passwords")
+        self.residue = residue.search(disk, self.pristine)
         kernel, initrd = tree.boot_files(disk, self.folder / "boot")
         disk.unlink()
         return kvm.accelerator(self.settings.accelerator, kernel, initrd, self.workspace)
@@ -245,6 +248,7 @@ class _Trial:
             "user": machine.spec.user,
             "secret": self.secret,
             "pristine": str(self.pristine),
+            "residue": self.residue,
             "before_reboot": str(self.folder / "before-reboot.json"),
             "manifest": dict(self.manifest),
         }

@@ -2,6 +2,12 @@
 # Remove what this one build machine was, so that every clone becomes a machine of its own at its first boot.
 set -eu
 
+# In place first: a deleted block keeps its bytes, and trimming frees whole clusters of the disk only. The keys of this very
+# connection are in memory by now.
+for secret in /etc/ssh/ssh_host_*_key /root/.ssh/authorized_keys /etc/ssl/private/ssl-cert-snakeoil.key \
+	/var/lib/systemd/random-seed; do
+	[ ! -f "$secret" ] || shred --iterations=0 --zero "$secret"
+done
 rm -rf /etc/ssh/ssh_host_* /root/.ssh /root/.bash_history /root/.cache
 rm -f /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pem
 rm -f /var/lib/systemd/random-seed /var/lib/dbus/machine-id /etc/hostname

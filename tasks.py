@@ -139,6 +139,37 @@ def doctor(c: Context, json: bool = False, set: list[str] = []) -> None:
         found.insist()
 
 
+@task(
+    help={
+        "memory": "such as 4096MiB or 4GB (default: this machine's)",
+        "cpus": "default: this machine's",
+        "workload": "web, oltp, dw, desktop or mixed",
+        "storage": "ssd, hdd or san",
+        "connections": "default: PGTune's number for the workload",
+        "disk": "of the data disk, which limits max_wal_size",
+        "json": "print JSON",
+    }
+)
+def tuning(
+    c: Context,
+    memory: str = "",
+    cpus: str = "",
+    workload: str = "mixed",
+    storage: str = "ssd",
+    connections: str = "",
+    disk: str = "",
+    json: bool = False,
+) -> None:
+    """Print the PostgreSQL parameters that a node of a size would get; the same as `patroni-node tuning` on a node."""
+    from patroni_node import cli
+
+    given = {"memory": memory, "cpus": cpus, "workload": workload, "storage": storage, "connections": connections}
+    options = [f"--{name}={value}" for name, value in {**given, "disk": disk}.items() if value]
+    code = cli.main(["tuning", *options, *(["--json"] if json else [])])
+    if code:
+        sys.exit(code)
+
+
 @task(help={"all": "remove the whole build folder: images, verdicts and downloads too"})
 def clean(c: Context, all: bool = False) -> None:
     """Remove leftovers and all but the newest results; downloads and images stay."""

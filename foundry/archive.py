@@ -58,6 +58,7 @@ NODE_DEPENDENCIES = (
     "python3-yaml",
     "python3-jinja2",
     "python3-jsonschema",
+    "openssl",
     "libpq5",
     "libsystemd0",
     "adduser",

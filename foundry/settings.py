@@ -127,7 +127,7 @@ class Build(Section):
 class Verify(Section):
     """The machine that proves an image, and for how many days its verdict counts."""
 
-    memory_mib: Memory = 2048
+    memory_mib: Memory = 4096
     cpus: Cpus = 2
     boot_timeout_s: Seconds = 600
     max_age_days: Annotated[int, Field(ge=1, le=365)] = 30

@@ -25,6 +25,8 @@ from foundry.machine.seed import NodeSeed, StaticAddress
 from foundry.machine.vm import DEFAULT_MAC
 from foundry.workspace import HOST_CPUS, Workspace
 
+# Larger than the image's, as on a cloud: the root file system has to grow, and WAL gets room for its size.
+DISK_GIB = 24
 PHASES = ("booted", "rebooted")
 """The suite's two parts, by pytest marker: tests of the first boot, and those marked `rebooted`."""
 
@@ -38,7 +40,7 @@ class Settings:
     format: str = "qcow2"
     user: str = "debian"
     cpus: int = 2
-    memory_mib: int = 2048
+    memory_mib: int = 4096
     boot_seconds: float = 420.0
     suite_seconds: float = 600.0
 
@@ -221,6 +223,7 @@ class _Trial:
             user=settings.user,
             cpus=settings.cpus,
             memory_mib=settings.memory_mib,
+            disk_gib=DISK_GIB,
             firmware=settings.firmware,
             accelerator=accelerator,
         )
@@ -249,6 +252,8 @@ class _Trial:
             "secret": self.secret,
             "pristine": str(self.pristine),
             "residue": self.residue,
+            "memory_mib": self.settings.memory_mib,
+            "cpus": self.settings.cpus,
             "before_reboot": str(self.folder / "before-reboot.json"),
             "manifest": dict(self.manifest),
         }

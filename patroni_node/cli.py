@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from patroni_node import __version__
+from patroni_node import __version__, tuning_command
 from patroni_node.errors import EX_OK, EX_SOFTWARE, InstallError, NodeError, Problem
 from patroni_node.paths import Paths
 
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate a node.yml; works on any machine")
     check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="default: /etc/patroni/node.yml")
     check.set_defaults(command=_check)
+    tuning_command.add_command(commands)
     return parser
 
 

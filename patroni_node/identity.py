@@ -74,6 +74,14 @@ def resolve(paths: Paths, given: str | None, host_name: str | None = None) -> Id
     return Identity(instance, name)
 
 
+def earlier(paths: Paths) -> Identity | None:
+    """Return who the state file says this machine was, or None where it says nothing."""
+    try:
+        return _kept(paths)
+    except NodeError:
+        return None
+
+
 def _kept(paths: Paths) -> Identity | None:
     try:
         raw = paths.identity.read_text(encoding="utf-8")

@@ -16,11 +16,11 @@ from patroni_node.errors import InstallError, NodeError, Problem
 
 @dataclass(frozen=True)
 class Target:
-    """One file as it shall be; the repr leaves the content out, which holds secrets."""
+    """One file as it shall be; the repr leaves the content out, which holds secrets. content: None for no such file."""
 
     path: Path
-    content: bytes = field(repr=False)
-    mode: int
+    content: bytes | None = field(repr=False)
+    mode: int = 0o644
     owner: str = "root"
     group: str = "root"
 
@@ -63,7 +63,7 @@ def install(targets: Sequence[Target], accounts: Accounts) -> list[Path]:
     """Write what differs, atomically for the whole set.
 
     Every new file is complete and synced beside its target before the first rename(2); when a
-    rename fails, those already made are undone.
+    rename or a removal fails, those already made are undone.
 
     Args:
         targets: the files; missing parent folders are made 0755.
@@ -75,17 +75,21 @@ def install(targets: Sequence[Target], accounts: Accounts) -> list[Path]:
     Raises:
         NodeError: when an account is missing. InstallError: when writing failed.
     """
-    owners = {target.path: _ids(target, accounts) for target in targets}
-    wanted = [target for target in targets if not _same(target, owners[target.path])]
-    staged: list[tuple[Path, Path]] = []
+    owners = {target.path: _ids(target, accounts) for target in targets if target.content is not None}
+    wanted = [target for target in targets if not _same(target, owners.get(target.path))]
+    staged: list[tuple[Path | None, Path]] = []
     try:
         for target in wanted:
+            if target.content is None:
+                staged.append((None, target.path))
+                continue
             staged.append((_temporary(target.path), target.path))
-            _stage(target, owners[target.path], accounts)
+            _stage(target, target.content, owners[target.path], accounts)
         _commit(staged)
     except OSError as error:
         for temporary, _ in staged:
-            temporary.unlink(missing_ok=True)
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
         where = str(error.filename or wanted[0].path)
         message = f"cannot be written ({error.strerror}): free space or mend the file system"
         raise InstallError(Problem(message, where)) from None
@@ -101,6 +105,8 @@ def _ids(target: Target, accounts: Accounts) -> tuple[int, int] | None:
 
 
 def _same(target: Target, ids: tuple[int, int] | None) -> bool:
+    if target.content is None:
+        return not os.path.lexists(target.path)
     try:
         status = target.path.lstat()
         if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != target.mode:
@@ -118,13 +124,13 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.patroni-node-new")
 
 
-def _stage(target: Target, ids: tuple[int, int] | None, accounts: Accounts) -> None:
+def _stage(target: Target, content: bytes, ids: tuple[int, int] | None, accounts: Accounts) -> None:
     target.path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target.path)
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as stream:
-        stream.write(target.content)
+        stream.write(content)
         stream.flush()
         if ids is not None:
             accounts.chown(descriptor, *ids)
@@ -132,7 +138,7 @@ def _stage(target: Target, ids: tuple[int, int] | None, accounts: Accounts) -> N
         os.fsync(descriptor)
 
 
-def _commit(staged: Sequence[tuple[Path, Path]]) -> None:
+def _commit(staged: Sequence[tuple[Path | None, Path]]) -> None:
     kept: dict[Path, Path] = {}
     done: list[Path] = []
     try:
@@ -140,7 +146,10 @@ def _commit(staged: Sequence[tuple[Path, Path]]) -> None:
             if os.path.lexists(path):
                 kept[path] = _keep(path)
         for temporary, path in staged:
-            os.replace(temporary, path)
+            if temporary is None:
+                path.unlink()
+            else:
+                os.replace(temporary, path)
             done.append(path)
     except OSError:
         for path in done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,45 @@ class Paths:
     @property
     def consul_json(self) -> Path:
         return self.root / "etc/consul.d/patroni-node.json"
+
+    @property
+    def consul_data(self) -> Path:
+        """Consul's own state: its node-id, what it knows of the others, a server's part of the store."""
+        return self.root / "var/lib/consul"
+
+    @property
+    def set_aside(self) -> Path:
+        """Where Consul's state of the machine that this one was cloned from is kept."""
+        return self.root / "var/lib/patroni-node/consul-before-clone"
+
+    @property
+    def consul_ca(self) -> Path:
+        """Consul reads only *.json and *.hcl of its folder as configuration."""
+        return self.root / "etc/consul.d/patroni-node-ca.pem"
+
+    @property
+    def consul_certificate(self) -> Path:
+        return self.root / "etc/consul.d/patroni-node-cert.pem"
+
+    @property
+    def consul_key(self) -> Path:
+        return self.root / "etc/consul.d/patroni-node-key.pem"
+
+    @property
+    def tls(self) -> Path:
+        """The certificates of PostgreSQL and of the REST API, and dcs-*.pem, which Patroni shows to the store."""
+        return self.root / "etc/patroni/tls"
+
+    @property
+    def restart_drop_in(self) -> Path:
+        """`restart:` of node.yml, where it is not what patroni.service says."""
+        return self.root / "etc/systemd/system/patroni.service.d/50-patroni-node.conf"
+
+    @property
+    def credentials(self) -> tuple[Path, ...]:
+        """Where systemd puts credentials: those of patroni-node.service, then the machine's (systemd.exec(5))."""
+        own = os.environ.get("CREDENTIALS_DIRECTORY") if self.live else None
+        return (*([Path(own)] if own else []), self.root / "run/credentials/@system")
 
     @property
     def identity(self) -> Path:

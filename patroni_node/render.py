@@ -1,33 +1,55 @@
-"""Settings, identity, address and secrets in; the text of the node's configuration files out."""
+"""Settings, identity, address, secrets and sizes in; the text of the node's configuration files out."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from patroni_node import network, secret
+from patroni_node import network, tuning
+from patroni_node.dcs import Consul
 from patroni_node.document import merge
 from patroni_node.errors import NodeError
+from patroni_node.hardware import Hardware
+from patroni_node.model import Settings
 from patroni_node.network import IP, Network
-from patroni_node.paths import POSTGRESQL_MAJOR, template_dir
-from patroni_node.settings import Settings
+from patroni_node.paths import POSTGRESQL_MAJOR, Paths, template_dir
+from patroni_node.secret import Secrets
 
 USERS = {"superuser": "postgres", "replication": "replicator", "rewind": "rewind"}
 
 PATRONI_TEMPLATE = "patroni/patroni.yml.j2"
 CONSUL_TEMPLATE = "consul.d/patroni-node.json.j2"
 
+# Paths as the rendered files spell them, whatever root a test writes below.
+_HERE = Paths()
+
+
+@dataclass(frozen=True)
+class Node:
+    """All that a node's files are made of: what node.yml says, and what was found on the machine.
+
+    dcs_certificate: whether Patroni has a certificate to show to the store.
+    """
+
+    settings: Settings
+    name: str
+    address: IP
+    secrets: Secrets
+    hardware: Hardware
+    dcs_certificate: bool = False
+
 
 @dataclass(frozen=True)
 class Rendered:
-    """The two files, complete and parsed once; their repr shows no secret."""
+    """The texts, complete and parsed once; their repr shows no secret. consul_json: None without a local agent."""
 
     patroni_yml: str = field(repr=False)
-    consul_json: str = field(repr=False)
+    consul_json: str | None = field(repr=False)
 
 
 def permitted(settings: Settings, own: IP) -> tuple[Network, ...]:
@@ -35,40 +57,140 @@ def permitted(settings: Settings, own: IP) -> tuple[Network, ...]:
 
     A whole subnet is never guessed: on a cloud it can hold other people's machines.
     """
-    given = settings.networks or tuple(network.own_network(ip) for ip in settings.consul.peers(own))
+    peers = settings.dcs.peers(own) if isinstance(settings.dcs, Consul) else ()
+    given = settings.networks or tuple(network.own_network(ip) for ip in peers)
     mine = network.own_network(own)
     covered = any(mine.version == net.version and own in net for net in given)
     return given if covered else (mine, *given)
 
 
-def context(settings: Settings, name: str, own: IP) -> dict[str, Any]:
+def context(node: Node) -> dict[str, Any]:
     """Return all that the templates may use."""
+    settings, own = node.settings, node.address
     networks = permitted(settings, own)
-    consul = settings.consul
     versions = sorted({own.version, *(net.version for net in networks)})
     everywhere = {4: "0.0.0.0", 6: "[::]"}
+    local, cluster = _parameters(node)
     return {
         "cluster": settings.cluster,
-        "name": name,
+        "name": node.name,
         "address": str(own),
         "host": network.bracketed(own),
         "networks": [str(net) for net in networks],
+        "hba_type": "hostssl" if settings.tls else "host",
         "postgresql_listen": ",".join(everywhere[version] for version in versions) + ":5432",
         # Patroni's REST API takes one address; its [::] socket takes IPv4 too (api.py, dual stack).
         "restapi_listen": f"{everywhere[versions[-1]]}:8008",
-        "consul": {
-            "expect": consul.servers(own),
-            "retry_join": [network.bracketed(ip) for ip in consul.peers(own)],
-            "datacenter": consul.datacenter,
-        },
+        "watchdog": settings.watchdog,
+        "dcs": _store(node),
+        "consul": _agent(node),
+        "tls": _tls(settings),
+        "tags": settings.tags,
+        "callbacks": settings.callbacks,
+        "archive": {},
+        "parameters": {"local": local, "cluster": cluster},
         "major": POSTGRESQL_MAJOR,
         "users": USERS,
-        "secrets": secret.derive(settings.key, settings.cluster),
+        "secrets": vars(node.secrets),
     }
 
 
-def render(settings: Settings, name: str, own: IP) -> Rendered:
-    """Render both files and parse them again, so that nothing unreadable is ever written.
+def _parameters(node: Node) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """PostgreSQL's parameters: this node's own, and those that Patroni takes from the cluster's configuration only."""
+    settings = node.settings
+    local: dict[str, Any] = {}
+    cluster: dict[str, Any] = {"max_connections": 100}
+    if settings.tuning is not None:
+        if not (node.hardware.memory or settings.tuning.memory):
+            message = "is missing: this machine does not say how much memory it has"
+            raise NodeError(settings.document.problem(("tuning", "memory"), message))
+        own, shared = tuning.split(tuning.parameters(node.hardware, settings.tuning))
+        local |= own
+        cluster |= shared
+    if settings.tls is not None:
+        files = _tls(settings)
+        assert files is not None
+        local |= {"ssl": "on", "ssl_cert_file": files["certificate"], "ssl_key_file": files["key"]}
+        local |= {"ssl_ca_file": files["ca"]}
+    return local, cluster
+
+
+def _tls(settings: Settings) -> dict[str, str] | None:
+    if settings.tls is None:
+        return None
+    folder = _HERE.tls
+    return {"ca": f"{folder}/ca.pem", "certificate": f"{folder}/node.pem", "key": f"{folder}/node.key"}
+
+
+def _store(node: Node) -> dict[str, Any]:
+    """What Patroni's own section for the store says."""
+    dcs = node.settings.dcs
+    files: dict[str, str] = {}
+    if dcs.tls is not None and not (isinstance(dcs, Consul) and dcs.local):
+        files = {"cacert": f"{_HERE.tls}/dcs-ca.pem"}
+        if node.dcs_certificate:
+            files |= {"cert": f"{_HERE.tls}/dcs.pem", "key": f"{_HERE.tls}/dcs.key"}
+    if not isinstance(dcs, Consul):
+        return {"kind": "etcd3", "hosts": list(dcs.hosts), "username": dcs.username, "tls": files}
+    return {
+        "kind": "consul",
+        "local": dcs.local,
+        "host": f"{'127.0.0.1' if dcs.local else _host(dcs.host)}:{8500 if dcs.local else dcs.port}",
+        "scheme": "https" if files else "http",
+        "datacenter": None if dcs.local else dcs.datacenter,
+        "register_service": dcs.register_service,
+        "tls": files,
+    }
+
+
+def _host(text: str) -> str:
+    return f"[{text}]" if ":" in text and not text.startswith("[") else text
+
+
+def _agent(node: Node) -> dict[str, Any] | None:
+    """What the configuration of Consul's agent on this node says; None where there is none."""
+    dcs, own = node.settings.dcs, node.address
+    if not (isinstance(dcs, Consul) and dcs.local):
+        return None
+    server = dcs.mode == "server"
+    return {
+        "server": server,
+        "expect": dcs.servers(own) if server else None,
+        "retry_join": [network.bracketed(ip) for ip in dcs.peers(own)],
+        "datacenter": dcs.datacenter,
+        # A server that leaves at each reboot shrinks the quorum; a client that stays is a failed member for days.
+        "leaves": not server,
+        "options": _agent_tls(node.settings, dcs) | _agent_acl(node.secrets, server=server),
+    }
+
+
+def _agent_tls(settings: Settings, dcs: Consul) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if dcs.tls is not None or settings.tls is not None:
+        options["ca_file"] = str(_HERE.consul_ca)
+    if settings.tls is not None:
+        # Else Consul's health check of Patroni's https would know no CA but the system's (tlsutil, 1.8).
+        options["enable_agent_tls_for_checks"] = True
+    if dcs.tls is not None:
+        options |= {"cert_file": str(_HERE.consul_certificate), "key_file": str(_HERE.consul_key)}
+        options |= {"verify_incoming_rpc": True, "verify_outgoing": True}
+    return options
+
+
+def _agent_acl(secrets: Secrets, *, server: bool) -> dict[str, Any]:
+    """Rules for requests, where a token is given; servers take it as their first management token."""
+    token = secrets.consul_token
+    if token is None:
+        return {}
+    tokens = {"agent": token} | ({"master": token} if server else {})
+    rules: dict[str, Any] = {"enabled": True, "tokens": tokens}
+    if server:
+        rules |= {"default_policy": "deny", "down_policy": "extend-cache"}
+    return {"acl": rules}
+
+
+def render(node: Node) -> Rendered:
+    """Render the files and parse them again, so that nothing unreadable is ever written.
 
     Raises:
         NodeError: when what was rendered is no YAML mapping or no JSON object.
@@ -80,13 +202,15 @@ def render(settings: Settings, name: str, own: IP) -> Rendered:
         keep_trailing_newline=True,
         autoescape=False,  # YAML and JSON are no HTML: every value goes through tojson
     )
-    values = context(settings, name, own)
+    values = context(node)
     patroni = environment.get_template(PATRONI_TEMPLATE).render(values)
-    consul = environment.get_template(CONSUL_TEMPLATE).render(values)
-    return Rendered(_patroni_text(patroni, settings.patroni), _consul_text(consul))
+    consul = None
+    if values["consul"] is not None:
+        consul = _consul_text(environment.get_template(CONSUL_TEMPLATE).render(values))
+    return Rendered(_patroni_text(patroni, node.settings.patroni), consul)
 
 
-def _patroni_text(text: str, extra: dict[str, Any]) -> str:
+def _patroni_text(text: str, extra: Mapping[str, Any]) -> str:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError:

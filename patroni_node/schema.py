@@ -68,6 +68,8 @@ def _message(error: Any) -> str:
         return text
     if error.validator == "enum":
         return own or f"must be one of {', '.join(str(value) for value in error.validator_value)}"
+    if error.validator == "dependencies":
+        return "certificate and key belong together: give both, or neither"
     if error.validator == "uniqueItems":
         return "names something twice: keep one"
     if error.validator in ("minItems", "minProperties") and not error.instance:
@@ -80,6 +82,8 @@ def _message(error: Any) -> str:
         "maxItems": "is too long: at most {} entries",
         "maxProperties": "sets too many keys: at most {} of them",
     }
+    if error.validator in ("minLength", "maxLength"):
+        own = None
     return own or limits.get(error.validator, "is not valid").format(error.validator_value)
 
 

@@ -1,14 +1,23 @@
-"""One key in, every password of the cluster out; keys that everybody knows are refused."""
+"""One key in, every password of the cluster out; what everybody knows is refused."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from patroni_node.sources import Reader, Source
+
+KEY = "key"
+PASSWORDS = ("superuser", "replication", "rewind", "restapi")
+GOSSIP = "gossip"
+
 MIN_LENGTH = 16
+MIN_PASSWORD = 12
 MIN_DISTINCT = 6
 
 WELL_KNOWN_WORDS = (
@@ -32,13 +41,18 @@ GENERATE = "make one with `openssl rand -base64 24`"
 
 @dataclass(frozen=True)
 class Secrets:
-    """The cluster's credentials; their repr shows none of them."""
+    """The cluster's credentials; their repr shows none of them.
+
+    gossip: Consul's `encrypt`, None where its agents talk in the clear. consul_token, etcd: None where none is needed.
+    """
 
     superuser: str = field(repr=False)
     replication: str = field(repr=False)
     rewind: str = field(repr=False)
     restapi: str = field(repr=False)
-    gossip: str = field(repr=False)
+    gossip: str | None = field(default=None, repr=False)
+    consul_token: str | None = field(default=None, repr=False)
+    etcd: str | None = field(default=None, repr=False)
 
 
 def hkdf_sha256(key: bytes, salt: bytes, info: bytes, length: int) -> bytes:
@@ -69,8 +83,8 @@ def hkdf_sha256(key: bytes, salt: bytes, info: bytes, length: int) -> bytes:
     return output[:length]
 
 
-def derive(key: str, cluster: str) -> Secrets:
-    """Return the credentials that every node with this key and cluster name derives alike.
+def derive(key: str, cluster: str) -> dict[str, str]:
+    """Return the credentials that every node with this key and cluster name derives alike, by purpose.
 
     Passwords are 24 bytes as 32 characters of base64url; Consul's gossip key is 32 bytes as base64
     (Consul's `encrypt`). The cluster's name is the salt, so one key used twice gives two sets.
@@ -80,16 +94,36 @@ def derive(key: str, cluster: str) -> Secrets:
         info = f"patroni-node/1/{purpose}".encode()
         return hkdf_sha256(key.encode(), cluster.encode(), info, length)
 
-    def password(purpose: str) -> str:
-        return base64.urlsafe_b64encode(material(purpose, 24)).decode()
+    found = {name: base64.urlsafe_b64encode(material(name, 24)).decode() for name in PASSWORDS}
+    return found | {GOSSIP: base64.b64encode(material("consul-gossip", 32)).decode()}
 
-    return Secrets(
-        superuser=password("superuser"),
-        replication=password("replication"),
-        rewind=password("rewind"),
-        restapi=password("restapi"),
-        gossip=base64.b64encode(material("consul-gossip", 32)).decode(),
-    )
+
+def collect(sources: Mapping[str, Source], cluster: str, reader: Reader, *, shared_gossip: bool) -> Secrets:
+    """Read what is given and derive the rest.
+
+    Args:
+        sources: the keys of `secrets:`.
+        cluster: the cluster's name.
+        reader: reads them.
+        shared_gossip: whether a gossip key that is not given comes from the key, as all servers of this cluster do it;
+            otherwise agents of others have to be talked to, whose key nothing here derives.
+
+    Returns:
+        The credentials.
+
+    Raises:
+        NodeError: when one cannot be read, or is weak.
+    """
+    found = {}
+    for name, source in sources.items():
+        found[name] = reader.secret(source)
+        weak = weakness(name, found[name])
+        if weak is not None:
+            raise reader.refuse(source.key, weak)
+    derived = derive(found.pop(KEY), cluster) if KEY in found else {}
+    if not shared_gossip:
+        derived.pop(GOSSIP, None)
+    return Secrets(**{**derived, **found})
 
 
 def is_well_known(text: str) -> bool:
@@ -98,12 +132,31 @@ def is_well_known(text: str) -> bool:
     return folded in EXAMPLE_KEYS or _WORDS.fullmatch(re.sub(r"[\W_]", "", folded)) is not None
 
 
-def weakness(key: str) -> str | None:
-    """Return why a key is refused (never quoting it), or None for a good one."""
-    if len(key.strip()) < MIN_LENGTH:
-        return f"is too short: at least {MIN_LENGTH} characters; {GENERATE}"
-    if is_well_known(key):
+def weakness(purpose: str, text: str) -> str | None:
+    """Return why a secret is refused (never quoting it), or None for a good one.
+
+    Args:
+        purpose: its key below `secrets:`.
+        text: the secret.
+    """
+    if purpose == GOSSIP:
+        return _no_gossip_key(text)
+    least = MIN_LENGTH if purpose == KEY else MIN_PASSWORD
+    if len(text.strip()) < least:
+        return f"is too short: at least {least} characters; {GENERATE}"
+    if is_well_known(text):
         return f"is a well-known or example value: {GENERATE}"
-    if len(set(key)) < MIN_DISTINCT:
+    if len(set(text)) < MIN_DISTINCT:
         return f"repeats fewer than {MIN_DISTINCT} different characters: {GENERATE}"
+    if any(not char.isprintable() for char in text):
+        return "holds a line break or another control character: one line is wanted"
     return None
+
+
+def _no_gossip_key(text: str) -> str | None:
+    try:
+        length = len(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        length = 0
+    # memberlist's keyring takes AES-128, AES-192 and AES-256; `consul keygen` makes 32 bytes since 1.9, 16 before.
+    return None if length in (16, 24, 32) else "is not 16, 24 or 32 bytes in base64: make one with `consul keygen`"

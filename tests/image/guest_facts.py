@@ -56,6 +56,7 @@ COMMANDS = {
     "psycopg": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name '_psycopg*.so' -exec ldd {} +",
     "pip": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name 'pip*' -maxdepth 5",
     "clusters": "pg_lsclusters -h",
+    "root size": "df --output=size -BM /",
     "host keys": "cat /etc/ssh/ssh_host_*_key.pub",
     "boot": "cat /proc/sys/kernel/random/boot_id",
     "order": "systemctl list-jobs --no-legend; journalctl -b -q -o cat -g 'ordering cycle' | head",
@@ -63,6 +64,8 @@ COMMANDS = {
 }
 SQL = {
     "settings": "SELECT json_object_agg(name, setting) FROM pg_settings",
+    "shown": "SELECT json_object_agg(name, current_setting(name)) FROM pg_settings",
+    "pending": "SELECT to_json(count(*)) FROM pg_settings WHERE pending_restart",
     "encodings": "SELECT json_object_agg(datname, pg_encoding_to_char(encoding)) FROM pg_database",
     "version": "SELECT to_json(current_setting('server_version_num')::int / 10000)",
     "recovery": "SELECT to_json(pg_is_in_recovery())",

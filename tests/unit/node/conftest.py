@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from patroni_node.install import NoAccounts
 from patroni_node.paths import Paths
 
 KEY = "kJ8sd7f6Qw3rTy0pLmN2"
+DATA = Path(__file__).with_name("data")
 MINIMAL = f"cluster: pg-15-cluster\nsecrets:\n  key: {KEY}\n"
 
 
@@ -62,6 +64,17 @@ class FakeAccounts(NoAccounts):
         self.owned.append((uid, gid))
 
 
+def openssl(arguments: Sequence[str], text: str) -> str:
+    """Answers as openssl(1) does about the certificates in data/: node.pem is good for 10.129.0.21, and ca.pem's."""
+    good = text.strip() == (DATA / "node.pem").read_text().strip()
+    if "-checkip" in arguments:
+        fits = good and arguments[-1] == "10.129.0.21"
+        return f"IP {arguments[-1]} does {'match' if fits else 'NOT match'} certificate\n"
+    assert arguments[0] == "verify"
+    ca = Path(arguments[-1]).read_text().strip()
+    return "stdin: OK\n" if ca == (DATA / "ca.pem").read_text().strip() else "error stdin: verification failed\n"
+
+
 class Node:
     """A root folder with an instance-id, and the machine around it."""
 
@@ -72,10 +85,18 @@ class Node:
         self.host_name = "pg-srv1"
         self.paths.node_file.parent.mkdir(parents=True)
         self.instance("iid-1")
+        self.answers: dict[str, Any] = {}
+        self.reloads = 0
+        self.memory(4096)
 
     def instance(self, text: str) -> None:
         self.paths.instance_id.parent.mkdir(parents=True, exist_ok=True)
         self.paths.instance_id.write_text(text + "\n")
+
+    def memory(self, mib: int) -> None:
+        path = self.paths.root / "proc/meminfo"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"MemTotal: {mib * 1024} kB\n")
 
     def write(self, text: str, drop_in: str | None = None) -> None:
         path = self.paths.drop_ins / drop_in if drop_in else self.paths.node_file
@@ -84,7 +105,17 @@ class Node:
 
     @property
     def machine(self) -> Machine:
-        return Machine(run_ip=self.ip, host_name=self.host_name, accounts=self.accounts)
+        return Machine(
+            run_ip=self.ip,
+            run_openssl=openssl,
+            fetch=lambda url, ca: self.answers.get(url),
+            reload_units=self._reload,
+            host_name=self.host_name,
+            accounts=self.accounts,
+        )
+
+    def _reload(self) -> None:
+        self.reloads += 1
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from conftest import MINIMAL, FakeIp, Node
 
 from patroni_node import network
-from patroni_node.configure import Machine, configure
+from patroni_node.configure import configure
 from patroni_node.errors import AddressAbsentError, NodeError
 from patroni_node.network import AddressChoice
 
@@ -131,7 +132,7 @@ def test_waits_for_a_lease_that_comes_late(node: Node) -> None:
         if len(slept) == 3:
             node.ip.links = late.links
 
-    machine = Machine(node.ip, "pg-srv1", node.accounts, sleep, lambda: float(len(slept)))
+    machine = replace(node.machine, sleep=sleep, clock=lambda: float(len(slept)))
     assert str(configure(node.paths, machine, wait=30).address) == "10.129.0.21"
     assert len(slept) == 3
 
@@ -140,7 +141,7 @@ def test_waits_no_longer_than_told(node: Node) -> None:
     node.write(MINIMAL)
     node.ip = FakeIp({"eth0": []}, ["eth0"])
     slept: list[float] = []
-    machine = Machine(node.ip, "pg-srv1", node.accounts, slept.append, lambda: float(len(slept)))
+    machine = replace(node.machine, sleep=slept.append, clock=lambda: float(len(slept)))
     with pytest.raises(AddressAbsentError):
         configure(node.paths, machine, wait=5)
     assert len(slept) == 5

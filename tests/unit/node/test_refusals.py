@@ -53,7 +53,7 @@ BAD: list[tuple[str, str | bytes, str]] = [
     ("long key", "cluster: a\nsecrets:\n  key: " + "aB3" * 500 + "\n", r":3: secrets.key: is too long"),
     ("number as key", "cluster: a\nsecrets:\n  key: 1234567890123456789\n", r":3: secrets.key: .*put it in quotes"),
     ("unknown key", MINIMAL + "adress: 10.0.0.1\n", r":4: adress: unknown key; did you mean address\?"),
-    ("unlike any key", MINIMAL + "zzz: 1\n", r":4: zzz: unknown key; known here: address, cluster"),
+    ("unlike any key", MINIMAL + "zzz: 1\n", r":4: zzz: unknown key; known here: address, archive"),
     ("unknown below", MINIMAL + "dcs:\n  consul:\n    peers: []\n", r":6: dcs.consul.peers: unknown key"),
     ("unknown store", MINIMAL + "dcs: {consol: {}}\n", r":4: dcs.consol: unknown key; did you mean consul"),
     ("name with space", MINIMAL + "name: pg srv1\n", r":4: name: must be 1 to 63"),
@@ -89,7 +89,7 @@ BAD: list[tuple[str, str | bytes, str]] = [
     ("network host bits", MINIMAL + "networks: [10.129.0.21/24]\n", r":4: networks\[0\]: .*did you mean 10.129.0.0/24"),
     ("network trick", MINIMAL + 'networks: ["10.0.0.0/8 trust"]\n', r":4: networks\[0\]: .*is not a network"),
     ("dcs text", MINIMAL + "dcs: consul\n", r":4: dcs: must be a mapping"),
-    ("consul mode", MINIMAL + "dcs: {consul: {mode: client}}\n", r":4: dcs.consul.mode: must be server"),
+    ("consul mode", MINIMAL + "dcs: {consul: {mode: leader}}\n", r":4: dcs.consul.mode: must be one of server, client"),
     ("expect zero", MINIMAL + "dcs: {consul: {expect: 0}}\n", r":4: dcs.consul.expect: is too small: at least 1"),
     ("expect text", MINIMAL + 'dcs: {consul: {expect: "3"}}\n', r":4: dcs.consul.expect: must be a whole number"),
     ("expect alone", MINIMAL + "dcs: {consul: {expect: 3}}\n", r":4: dcs.consul.expect: is 3 but join names no other"),
@@ -110,6 +110,149 @@ BAD: list[tuple[str, str | bytes, str]] = [
         "patroni password",
         MINIMAL + "patroni:\n  postgresql:\n    authentication:\n      superuser:\n        password: postgres\n",
         r":8: patroni.postgresql.authentication.superuser.password: is a well-known password",
+    ),
+    ("two stores", MINIMAL + "dcs:\n  consul: {}\n  etcd3: {hosts: ['a:1']}\n", r":4: dcs: names two stores"),
+    (
+        "client alone",
+        MINIMAL + "networks: [10.0.0.0/8]\ndcs: {consul: {mode: client}}\n",
+        r":5: dcs.consul.join: is missing",
+    ),
+    (
+        "client that expects",
+        MINIMAL + "networks: [10.0.0.0/8]\ndcs: {consul: {mode: client, expect: 3, join: [10.0.0.2]}}\n",
+        r":5: dcs.consul.expect: is for mode: server, and mode is client",
+    ),
+    ("client without networks", MINIMAL + "dcs: {consul: {mode: client, join: [10.0.0.2]}}\n", "networks: is missing"),
+    (
+        "external nowhere",
+        MINIMAL + "networks: [10.0.0.0/8]\ndcs: {consul: {mode: external}}\n",
+        r":5: dcs.consul.host: is missing",
+    ),
+    (
+        "external that joins",
+        MINIMAL + "networks: [10.0.0.0/8]\ndcs: {consul: {mode: external, host: c, join: [10.0.0.2]}}\n",
+        r":5: dcs.consul.join: is for mode: server or client",
+    ),
+    (
+        "server elsewhere",
+        MINIMAL + "dcs: {consul: {host: c.example.org}}\n",
+        r":4: dcs.consul.host: is for mode: external",
+    ),
+    ("consul's port", MINIMAL + "dcs: {consul: {port: 0}}\n", r":4: dcs.consul.port: is too small"),
+    ("etcd nowhere", MINIMAL + "networks: [10.0.0.0/8]\ndcs: {etcd3: {}}\n", r":5: dcs.etcd3.hosts: is missing"),
+    (
+        "etcd without port",
+        MINIMAL + "networks: [10.0.0.0/8]\ndcs: {etcd3: {hosts: [10.0.0.1]}}\n",
+        r":5: dcs.etcd3.hosts\[0\]: must be host:port",
+    ),
+    (
+        "etcd's port",
+        MINIMAL + "networks: [10.0.0.0/8]\ndcs: {etcd3: {hosts: ['10.0.0.1:99999']}}\n",
+        r":5: dcs.etcd3.hosts\[0\]: has no port between",
+    ),
+    (
+        "etcd's user without password",
+        MINIMAL + "networks: [10.0.0.0/8]\ndcs: {etcd3: {hosts: ['a:1'], username: patroni}}\n",
+        r"secrets.etcd: is missing: the password of patroni",
+    ),
+    (
+        "etcd's password without user",
+        f"cluster: a\nsecrets:\n  key: {KEY}\n  etcd: {KEY}\n",
+        r":4: secrets.etcd: is the password of dcs.etcd3.username",
+    ),
+    (
+        "token for etcd",
+        f"cluster: a\nsecrets:\n  key: {KEY}\n\n  consul_token: {KEY}\ndcs: {{etcd3: {{hosts: ['a:1']}}}}\n",
+        r":5: secrets.consul_token: is of Consul",
+    ),
+    ("gossip in words", f"cluster: a\nsecrets:\n  key: {KEY}\n  gossip: hello\n", r":4: secrets.gossip: is not 16, 24"),
+    (
+        "weak superuser",
+        f"cluster: a\nsecrets:\n  key: {KEY}\n  superuser: postgres\n",
+        r":4: secrets.superuser: is too",
+    ),
+    (
+        "known replication",
+        f"cluster: a\nsecrets:\n  key: {KEY}\n  replication: replicator-patroni\n",
+        r":4: secrets.replication: is a well-known",
+    ),
+    (
+        "half the secrets",
+        f"cluster: a\nsecrets:\n  superuser: {KEY}\n",
+        r"secrets.key: is missing.*or give gossip, replic",
+    ),
+    (
+        "secret from two places",
+        "cluster: a\nsecrets:\n  key: {file: /a, credential: b}\n",
+        r":3: secrets.key: must be text",
+    ),
+    (
+        "secret from a relative path",
+        "cluster: a\nsecrets:\n  key: {file: key}\n",
+        r":3: secrets.key.file: must be an abs",
+    ),
+    (
+        "secret from a missing file",
+        "cluster: a\nsecrets:\n  key: {file: /no}\n",
+        r":3: secrets.key: /no cannot be read",
+    ),
+    (
+        "secret from nowhere",
+        "cluster: a\nsecrets:\n  key: {credential: none}\n",
+        r":3: secrets.key: there is no systemd cr",
+    ),
+    (
+        "key with two lines",
+        'cluster: a\nsecrets:\n  key: "kJ8sd7f6Qw3r\\nTy0pLmN2"\n',
+        r":3: secrets.key: holds a line break",
+    ),
+    ("tls without ca", MINIMAL + "tls: {certificate: a, key: b}\n", r":4: tls.ca: is missing"),
+    ("tls without key", MINIMAL + "tls: {ca: a, certificate: b}\n", r":4: tls: certificate and key belong together"),
+    ("tls with a ca only", MINIMAL + "tls: {ca: a}\n", r"tls.certificate: is missing"),
+    ("tls of words", MINIMAL + "tls: {ca: a, certificate: b, key: c}\n", r":4: tls.ca: is not a certificate in PEM"),
+    ("unknown workload", MINIMAL + "tuning: {workload: olap}\n", r":4: tuning.workload: must be one of web, oltp"),
+    ("unknown storage", MINIMAL + "tuning: {storage: tape}\n", r":4: tuning.storage: must be one of ssd"),
+    (
+        "few connections",
+        MINIMAL + "tuning: {max_connections: 3}\n",
+        r":4: tuning.max_connections: is too small: at least 25",
+    ),
+    ("memory without unit", MINIMAL + "tuning: {memory: 4096}\n", r":4: tuning.memory: must be text.*put it in quotes"),
+    ("memory in parts", MINIMAL + "tuning: {memory: 1.5GB}\n", r":4: tuning.memory: must be a size like"),
+    (
+        "parameter of elsewhere",
+        MINIMAL + "tuning: {parameters: {listen_addresses: '*'}}\n",
+        r":4: tuning.parameters.listen_addresses: cannot be set here",
+    ),
+    (
+        "parameter's name",
+        MINIMAL + "tuning: {parameters: {work-mem: 1MB}}\n",
+        r":4: tuning.parameters: must be the name of",
+    ),
+    ("watchdog on", MINIMAL + "watchdog: on\n", r":4: watchdog: must be automatic, required or off"),
+    ("restart sometimes", MINIMAL + "restart: sometimes\n", r":4: restart: must be on-failure, always or no"),
+    ("tag of a wrong kind", MINIMAL + "tags: {nofailover: 1}\n", r":4: tags.nofailover: must be true or false"),
+    (
+        "tag with a list",
+        MINIMAL + "tags: {rack: [a]}\n",
+        r":4: tags.rack: must be text or number or true or false, not a list",
+    ),
+    (
+        "callback without path",
+        MINIMAL + "callbacks: {on_start: notify}\n",
+        r":4: callbacks.on_start: must be the absolute",
+    ),
+    (
+        "unknown callback",
+        MINIMAL + "callbacks: {on_startup: /a}\n",
+        r":4: callbacks.on_startup: .*did you mean on_start",
+    ),
+    ("archive without program", MINIMAL + "archive: true\n", r":4: archive: names no program"),
+    ("archive to a number", MINIMAL + "archive: {pgbackrest: {retention: 0}}\n", r"pgbackrest.retention: is too small"),
+    (
+        "option with a line break",
+        MINIMAL + 'archive: {pgbackrest: {options: {a-b: "x\\ny"}}}\n',
+        r"options.a-b: is not valid",
     ),
 ]
 
@@ -134,7 +277,7 @@ def test_there_are_enough_of_them() -> None:
 
 def test_all_problems_at_once_with_file_and_line(node: Node) -> None:
     node.write("cluster: A B\nname: x y\nsecrets:\n  key: short\nadress: 1\nnetworks: [nonsense]\n")
-    node.write("dcs:\n  consul:\n    mode: client\n", "10-dcs.yml")
+    node.write("dcs:\n  consul:\n    mode: leader\n", "10-dcs.yml")
     with pytest.raises(NodeError) as caught:
         configure(node.paths, node.machine)
     found = {(Path(p.file or "").name, p.line, p.key[-1]) for p in caught.value.problems}

@@ -13,6 +13,7 @@ from conftest import KEY, MINIMAL, FakeIp, Node
 from patroni_node import secret, settings
 from patroni_node.configure import configure
 from patroni_node.document import merge
+from patroni_node.errors import NodeError
 
 JOIN = "dcs: {consul: {join: [10.129.0.21, 10.129.0.22, 10.129.0.23]}}\n"
 NETWORKS = "networks: [10.129.0.0/24, 192.168.7.0/24]\n"
@@ -76,11 +77,11 @@ def test_who_may_connect(node: Node, text: str, expected: set[str]) -> None:
 def test_trap_6_passwords_are_derived(node: Node) -> None:
     patroni, consul = rendered(node)
     derived = secret.derive(KEY, "pg-15-cluster")
-    assert patroni["postgresql"]["authentication"]["superuser"]["password"] == derived.superuser
-    assert patroni["postgresql"]["authentication"]["replication"]["password"] == derived.replication
-    assert patroni["postgresql"]["authentication"]["rewind"]["password"] == derived.rewind
-    assert patroni["restapi"]["authentication"]["password"] == derived.restapi
-    assert consul["encrypt"] == derived.gossip
+    assert patroni["postgresql"]["authentication"]["superuser"]["password"] == derived["superuser"]
+    assert patroni["postgresql"]["authentication"]["replication"]["password"] == derived["replication"]
+    assert patroni["postgresql"]["authentication"]["rewind"]["password"] == derived["rewind"]
+    assert patroni["restapi"]["authentication"]["password"] == derived["restapi"]
+    assert consul["encrypt"] == derived["gossip"]
     assert KEY not in node.paths.patroni_yml.read_text() + node.paths.consul_json.read_text()
 
 
@@ -193,7 +194,7 @@ def test_examples_need_only_a_key(tmp_path: Path, node: Node, name: str) -> None
         assert (written["path"], written["permissions"]) == ("/etc/patroni/node.yml", "0600")
         text = written["content"]
     node.write(text)
-    with pytest.raises(settings.NodeError, match="well-known or example") as caught:
+    with pytest.raises(NodeError, match="well-known or example") as caught:
         settings.load(node.paths)
     assert len(caught.value.problems) == 1
     node.write(text.replace("replace-with-a-long-random-key", KEY))

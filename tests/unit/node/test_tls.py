@@ -1,0 +1,136 @@
+"""Certificates of node.yml: checked before anything is written, installed with the right modes, gone when not wanted.
+
+data/ holds a throw-away authority's certificate and one of a node at 10.129.0.21, made with openssl for a century.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from typing import Any
+
+import pytest
+import yaml
+from conftest import DATA, MINIMAL, Node
+
+from patroni_node.configure import configure
+from patroni_node.errors import NodeError
+
+
+def tls(node: Node, **files: str) -> str:
+    """A `tls:` that names copies of files of data/, given by path."""
+    chosen = {"ca": "ca.pem", "certificate": "node.pem", "key": "node.key", **files}
+    lines = ["tls:"]
+    for name, source in chosen.items():
+        target = node.paths.root / "etc/pki" / source
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((DATA / source).read_bytes())
+        target.chmod(0o600)
+        lines.append(f"  {name}: {{file: /etc/pki/{source}}}")
+    return "\n".join(lines) + "\n"
+
+
+def rendered(node: Node, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    node.write(text)
+    configure(node.paths, node.machine)
+    return yaml.safe_load(node.paths.patroni_yml.read_text()), json.loads(node.paths.consul_json.read_text())
+
+
+def test_postgresql_and_the_rest_api_speak_tls(node: Node) -> None:
+    patroni, consul = rendered(node, MINIMAL + tls(node))
+    rules = [rule.split() for rule in patroni["postgresql"]["pg_hba"]]
+    assert {rule[0] for rule in rules if rule[3] not in ("127.0.0.1/32", "::1/128", "peer", "scram-sha-256")} == {
+        "hostssl"
+    }
+    parameters = patroni["postgresql"]["parameters"]
+    assert (parameters["ssl"], parameters["ssl_key_file"]) == ("on", "/etc/patroni/tls/node.key")
+    assert patroni["restapi"]["verify_client"] == "optional"
+    assert patroni["restapi"]["certfile"] == patroni["ctl"]["certfile"] == "/etc/patroni/tls/node.pem"
+    assert patroni["postgresql"]["authentication"]["replication"]["sslmode"] == "verify-ca"
+    assert consul["ca_file"] == "/etc/consul.d/patroni-node-ca.pem"
+    assert consul["enable_agent_tls_for_checks"] is True
+
+
+def test_files_are_the_given_ones_and_the_key_is_nobody_elses(node: Node) -> None:
+    rendered(node, MINIMAL + tls(node))
+    assert (node.paths.tls / "node.key").read_bytes() == (DATA / "node.key").read_bytes()
+    assert stat.S_IMODE((node.paths.tls / "node.key").stat().st_mode) == 0o640
+    assert stat.S_IMODE((node.paths.tls / "ca.pem").stat().st_mode) == 0o644
+
+
+def test_without_tls_its_files_go_away(node: Node) -> None:
+    rendered(node, MINIMAL + tls(node))
+    patroni, consul = rendered(node, MINIMAL)
+    assert list(node.paths.tls.iterdir()) == []
+    assert not node.paths.consul_ca.exists()
+    assert "ctl" not in patroni
+    assert "ca_file" not in consul
+    assert "ssl" not in patroni["postgresql"]["parameters"]
+
+
+def test_as_text_in_the_file_itself(node: Node) -> None:
+    block = {
+        name: (DATA / source).read_text()
+        for name, source in (("ca", "ca.pem"), ("certificate", "node.pem"), ("key", "node.key"))
+    }
+    rendered(node, MINIMAL + yaml.safe_dump({"tls": block}))
+    assert (node.paths.tls / "node.pem").read_text() == block["certificate"]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"certificate": "other.pem"}, r"tls.key: does not belong to the certificate"),
+        ({"ca": "ca-other.pem"}, r"tls.certificate: was not issued by the authority in ca"),
+        ({"ca": "node.key"}, r"tls.ca: is not a certificate in PEM"),
+        ({"key": "node.pem"}, r"tls: certificate and key are not both PEM"),
+        ({"key": "encrypted.key"}, r"tls.key: is encrypted"),
+    ],
+)
+def test_what_does_not_work_together_is_refused(node: Node, files: dict[str, str], said: str) -> None:
+    rendered(node, MINIMAL)
+    before = node.paths.patroni_yml.read_bytes()
+    node.write(MINIMAL + tls(node, **files))
+    with pytest.raises(NodeError, match=said) as caught:
+        configure(node.paths, node.machine)
+    assert caught.value.problems[0].line is not None
+    assert node.paths.patroni_yml.read_bytes() == before
+    assert not node.paths.tls.exists()
+
+
+def test_a_certificate_for_another_address_is_refused(node: Node) -> None:
+    node.ip.links[1]["addr_info"] = [{"local": "10.129.0.77"}]
+    node.write(MINIMAL + tls(node))
+    with pytest.raises(NodeError, match=r"is not valid for 10\.129\.0\.77, this node's address: it needs .* IP:10"):
+        configure(node.paths, node.machine)
+
+
+def test_a_key_that_everybody_may_read_is_refused(node: Node) -> None:
+    node.write(MINIMAL + tls(node))
+    (node.paths.root / "etc/pki/node.key").chmod(0o644)
+    with pytest.raises(NodeError, match=r"tls\.key: /etc/pki/node.key may be read by everybody: chmod 0600"):
+        configure(node.paths, node.machine)
+
+
+def test_consuls_agents_speak_tls_to_each_other(node: Node) -> None:
+    text = MINIMAL + "dcs:\n  consul:\n" + "".join(f"    {line}\n" for line in tls(node).splitlines())
+    patroni, consul = rendered(node, text)
+    assert (consul["verify_incoming_rpc"], consul["verify_outgoing"]) == (True, True)
+    assert consul["key_file"] == "/etc/consul.d/patroni-node-key.pem"
+    assert stat.S_IMODE(node.paths.consul_key.stat().st_mode) == 0o640
+    assert "scheme" not in patroni["consul"], "the local agent's API is on loopback, in the clear"
+    assert "enable_agent_tls_for_checks" not in consul
+
+
+def test_patroni_speaks_tls_to_a_store_elsewhere(node: Node) -> None:
+    inner = "".join(f"    {line}\n" for line in tls(node).splitlines())
+    networks = "networks: [10.129.0.0/24]\n"
+    node.write(MINIMAL + networks + "dcs:\n  consul:\n    mode: external\n    host: consul.example.org\n" + inner)
+    configure(node.paths, node.machine)
+    consul = yaml.safe_load(node.paths.patroni_yml.read_text())["consul"]
+    assert (consul["scheme"], consul["host"]) == ("https", "consul.example.org:8500")
+    assert (consul["cacert"], consul["cert"]) == ("/etc/patroni/tls/dcs-ca.pem", "/etc/patroni/tls/dcs.pem")
+    node.write(MINIMAL + networks + "dcs:\n  etcd3:\n    hosts: ['10.0.0.5:2379']\n" + inner)
+    configure(node.paths, node.machine)
+    etcd = yaml.safe_load(node.paths.patroni_yml.read_text())["etcd3"]
+    assert (etcd["protocol"], etcd["hosts"], etcd["key"]) == ("https", ["10.0.0.5:2379"], "/etc/patroni/tls/dcs.key")

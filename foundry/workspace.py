@@ -13,6 +13,7 @@ MEMORY = Path("/proc/meminfo")
 HOST_KERNELS = Path("/boot")
 HOST_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 HOST_CPUS = Path("/proc/cpuinfo")
+NAMESPACES = Path("/run/netns")
 OVMF = Path("/usr/share/OVMF")
 
 

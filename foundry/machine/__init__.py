@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from foundry.machine.netns import Network, Nic
 from foundry.machine.seed import NodeSeed
 from foundry.run import Result
 from foundry.workspace import Workspace
@@ -23,7 +24,8 @@ class Spec:
     image: the disk, never written to. format: its qemu-img format. folder: the machine's own (overlay, seed, keys,
     console log; made if missing). private_key: of the key in seed.ssh_public_key. memory_mib: MiB. disk_gib: the size
     of the disk that the guest sees, in GiB; None leaves the image's. firmware, accelerator: of virtual machines only.
-    online: whether the guest may reach what the host reaches.
+    online: whether the guest may reach what the host reaches. network, nics: of containers only, the network that they
+    share (default: one of its own) and their cards (default: one, with the MAC of the seed's address).
     """
 
     name: str
@@ -39,6 +41,8 @@ class Spec:
     firmware: Firmware = "bios"
     accelerator: Accelerator = "tcg"
     online: bool = False
+    network: Network | None = None
+    nics: tuple[Nic, ...] = ()
 
 
 class Machine(Protocol):
@@ -102,4 +106,10 @@ def _vm(spec: Spec, workspace: Workspace) -> Machine:
     return VirtualMachine(spec, workspace)
 
 
-MAKERS: dict[str, Callable[[Spec, Workspace], Machine]] = {"vm": _vm}
+def _container(spec: Spec, workspace: Workspace) -> Machine:
+    from foundry.machine.container import Container
+
+    return Container(spec, workspace)
+
+
+MAKERS: dict[str, Callable[[Spec, Workspace], Machine]] = {"vm": _vm, "container": _container}

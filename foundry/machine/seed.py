@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import yaml
 from foundry import files, run
 
 VOLUME = "CIDATA"
+# A container's card is called so already, where nothing could rename it.
+INTERFACE = "eth0"
 NODE_YML = "/etc/patroni/node.yml"
 
 
@@ -33,7 +36,7 @@ class StaticAddress:
 class NodeSeed:
     """One node's identity. node_yml: the text of its node.yml, or None for a machine that gets none.
 
-    static: its address, or None for DHCP.
+    static: its address, or None for DHCP. network: a network-config (version 2) in place of what static says.
     """
 
     instance_id: str
@@ -41,6 +44,7 @@ class NodeSeed:
     node_yml: str | None
     ssh_public_key: str
     static: StaticAddress | None = None
+    network: Mapping[str, Any] | None = None
 
 
 def documents(seed: NodeSeed) -> dict[str, str]:
@@ -53,8 +57,10 @@ def documents(seed: NodeSeed) -> dict[str, str]:
         "user-data": "#cloud-config\n" + _yaml(user),
         "meta-data": _yaml({"instance-id": seed.instance_id, "local-hostname": seed.hostname}),
     }
-    if seed.static:
-        found["network-config"] = _yaml({"version": 2, "ethernets": {"primary": _ethernet(seed.static)}})
+    if seed.network is not None:
+        found["network-config"] = _yaml(dict(seed.network))
+    elif seed.static:
+        found["network-config"] = _yaml({"version": 2, "ethernets": {INTERFACE: _ethernet(seed.static)}})
     return found
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,19 +34,29 @@ def key_pair(folder: Path) -> tuple[Path, str]:
 
 
 class Connection:
-    """A guest that listens on a port of this host's loopback.
+    """A guest that listens on a port of this host's loopback, or of the loopback that proxy reaches.
 
+    proxy: a command that connects to the guest's sshd and passes the socket on (ssh_config(5), ProxyUseFdpass).
     config: the ssh_config(5) file to write, in which the guest is called "node". control: the path of the shared
     connection's socket. dead: why the machine cannot answer any more, or None. console: its serial console's log.
     """
 
     def __init__(
-        self, spec: Spec, config: Path, port: int, control: Path, dead: Callable[[], str | None], console: Path
+        self,
+        spec: Spec,
+        config: Path,
+        port: int,
+        control: Path,
+        dead: Callable[[], str | None],
+        console: Path,
+        *,
+        proxy: Sequence[str] = (),
     ) -> None:
         self.spec = spec
         self.config = config
         self.port = port
         self.control = control
+        self._proxy = proxy
         self._dead = dead
         self._console = console
         self._master: Process | None = None
@@ -67,6 +78,10 @@ class Connection:
             "ServerAliveCountMax": 6,
             "LogLevel": "ERROR",
         }
+        if proxy:
+            # ssh starts it by a shell of its own, wherever pytest-testinfra may be.
+            home = shlex.quote(f"PYTHONPATH={Path(__file__).parents[2]}")
+            options |= {"ProxyCommand": f"env {home} {shlex.join(proxy)}", "ProxyUseFdpass": "yes"}
         lines = [f"Host {HOST}", *(f"  {key} {value}" for key, value in options.items())]
         files.write(config, "\n".join(lines) + "\n", mode=0o600)
 
@@ -87,7 +102,8 @@ class Connection:
             said = " ".join(self._master.tail) or "ssh ended"
             self._close_master()
             return False, said
-        banner = self._banner()
+        # A proxy says at once where nobody listens, which QEMU does not.
+        banner = "SSH-" if self._proxy else self._banner()
         if banner.startswith("SSH-"):
             words = [*self._words("-M", "-N", "-o", "ControlMaster=yes"), HOST]
             self._master = Process(words, name=f"ssh-master-{self.spec.name}")

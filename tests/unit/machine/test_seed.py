@@ -38,7 +38,7 @@ def test_static_address(cidr: str, gateway: str, key: str) -> None:
     static = seed.StaticAddress(cidr, MAC, gateway, ("10.1.2.9",))
     value = yaml.safe_load(seed.documents(replace(SEED, static=static))["network-config"])
     assert value["version"] == 2
-    assert value["ethernets"]["primary"] == {
+    assert value["ethernets"]["eth0"] == {
         "match": dict(MAC),
         "addresses": [cidr],
         key: gateway,

@@ -1,0 +1,114 @@
+"""Containers and their network, as far as no command has to run."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from foundry.machine import MAKERS, Spec, netns, pass_socket
+from foundry.machine.container import SEED, Container
+from foundry.machine.netns import Network, Nic
+from foundry.machine.seed import NodeSeed
+from foundry.workspace import Workspace
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What ip(8) would have been told."""
+    told: list[str] = []
+    monkeypatch.setattr(netns, "NAMESPACES", tmp_path)
+    monkeypatch.setattr(netns, "_ip", lambda *words, check=True: told.append(" ".join(words)))
+    monkeypatch.setattr(netns.run, "find", lambda *_: Path("/sbin/ip"))
+    return told
+
+
+def spec(folder: Path, **more: object) -> Spec:
+    return Spec(
+        "pg-srv1",
+        folder / "image.raw",
+        NodeSeed("i-1", "pg-srv1", None, "ssh-ed25519 A"),
+        folder / "machine",
+        folder / "key",
+        format="raw",
+        **more,
+    )  # type: ignore[arg-type]
+
+
+def test_machines_share_switches_and_have_namespaces_of_their_own(words: list[str], tmp_path: Path) -> None:
+    network = Network()
+    first = network.attach("a", [Nic("52:54:00:00:00:01"), Nic("52:54:00:00:00:02", switch=1)])
+    second = network.attach("b", [Nic("52:54:00:00:00:03")])
+    assert first != second
+    assert first.parent == tmp_path
+    assert sum("type bridge" in line for line in words) == 2
+    assert f"-n {network.name} link set p1n0 master br0 up" in words
+    assert f"-n {network.name} link set p1n1 master br1 up" in words
+    assert network.attach("a", [Nic("52:54:00:00:00:01")]) == first
+    network.close()
+    assert {f"netns delete {network.name}", f"netns delete {first.name}", f"netns delete {second.name}"} <= set(words)
+
+
+def test_a_cut_takes_every_cable_of_one_machine(words: list[str]) -> None:
+    network = Network()
+    network.attach("a", [Nic("52:54:00:00:00:01"), Nic("52:54:00:00:00:02")])
+    network.attach("b", [Nic("52:54:00:00:00:03")])
+    words.clear()
+    network.cut("a")
+    network.restore("b")
+    prefix = f"-n {network.name} link set"
+    assert words == [f"{prefix} p1n0 down", f"{prefix} p1n1 down", f"{prefix} p2n0 up"]
+
+
+def test_only_cards_that_are_told_to_have_ipv6(words: list[str]) -> None:
+    Network().attach("a", [Nic("52:54:00:00:00:01"), Nic("52:54:00:00:00:02", ipv6=True)])
+    assert [w.rpartition(" ")[2] for w in words if "disable_ipv6" in w] == ["net.ipv6.conf.eth0.disable_ipv6=1"]
+
+
+def test_what_a_killed_run_left_is_swept_and_nothing_else(words: list[str], tmp_path: Path) -> None:
+    alive = threading.get_native_id()
+    for name in ("pf-999999999-abcdef", "pf-999999999-abcdef-0", f"pf-{alive}-abcdef", "pf-own", "other"):
+        (tmp_path / name).touch()
+    netns.sweep()
+    assert sorted(words) == ["netns delete pf-999999999-abcdef", "netns delete pf-999999999-abcdef-0"]
+
+
+def test_the_seed_lies_where_cloud_init_looks_first(words: list[str], tmp_path: Path) -> None:
+    with Network() as network:
+        machine = Container(spec(tmp_path, network=network), Workspace(tmp_path, tmp_path / "build", "t"))
+        (machine.folder / "upper").mkdir(parents=True)
+        machine._write_seed()
+    upper = machine.folder / "upper"
+    assert "instance-id: i-1" in (upper / SEED / "meta-data").read_text()
+    assert (upper / "etc/fstab").read_text() == ""
+    assert {(upper / p).stat().st_mode & 0o777 for p in ("var", "var/lib", "var/lib/cloud", "etc")} == {0o755}
+
+
+def test_a_machine_that_is_off_says_so(words: list[str], tmp_path: Path) -> None:
+    machine = MAKERS["container"](spec(tmp_path), Workspace(tmp_path, tmp_path / "build", "t"))
+    assert machine.kind == "container"
+    assert machine.dead() == "the machine is off"  # type: ignore[attr-defined]
+    with machine:
+        pass
+    assert any(w.startswith("netns delete") for w in words), "its own network goes with it"
+
+
+def test_a_socket_is_passed_to_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(pass_socket, "OUTPUT", theirs.detach())
+    with server, ours:
+        pass_socket.main(server.getsockname()[1])
+        _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+        with socket.socket(fileno=descriptors[0]) as passed, server.accept()[0] as accepted:
+            accepted.sendall(b"SSH-2.0")
+            assert passed.recv(16) == b"SSH-2.0"
+
+
+def test_where_nobody_listens_nothing_is_passed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(OSError, match="refused"):
+        pass_socket.main(port)

@@ -8,6 +8,7 @@ everything it started.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -290,7 +291,13 @@ def _ending(code: int) -> str:
 
 def _failed(what: str, how: str, process: Process, hint: str | None) -> CommandFailed:
     tail = "\n".join(list(process.tail)[-4:])
-    return CommandFailed(f"{what} {how}", details=tail and f"last output: {tail}", log=process.log, hint=hint)
+    details = tail and f"last output: {tail}"
+    # Said long before the last lines, which only tell that make(1) gave up.
+    full = next((line for line in process.lines if os.strerror(errno.ENOSPC) in line), None)
+    if full is not None:
+        hint = hint or "free some space (`./inv clean` removes old builds), or set FOUNDRY_BUILD to a folder elsewhere"
+        details = details if full in tail else f"{full.strip()}\n{details}"
+    return CommandFailed(f"{what} {how}", details=details, log=process.log, hint=hint)
 
 
 def capture(args: Sequence[str | Path], **options: object) -> str:

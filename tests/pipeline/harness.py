@@ -143,7 +143,7 @@ def copy(source: Path, target: Path, names: Sequence[str]) -> Path:
         if not (source / name).is_dir():
             continue
         # gpg writes to its files in place, and a lock on a linked file would be one on the original.
-        flags = "-rp" if name in ("keyring", "host") else "-rpl"
+        flags = "-rp" if name in ("keyring", "host") else "-rpPl"
         (target / name).mkdir(exist_ok=True)
         members = [str(p) for p in (source / name).iterdir() if not p.is_socket() and p.name != "lock"]
         if members:

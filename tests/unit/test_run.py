@@ -61,6 +61,14 @@ def test_failure_shows_the_last_lines_the_log_and_the_hint(tmp_path: Path) -> No
     assert caught.value.hint == "try again"
 
 
+def test_a_full_disk_is_told_however_much_was_said_after_it() -> None:
+    script = "echo 'pip: [Errno 28] No space left on device'; seq 9; exit 2"
+    with pytest.raises(CommandFailed) as caught:
+        run.run(["sh", "-c", script])
+    assert caught.value.details == "pip: [Errno 28] No space left on device\nlast output: 6\n7\n8\n9"
+    assert caught.value.hint is not None and "free some space" in caught.value.hint
+
+
 def test_killed_by_a_signal() -> None:
     with pytest.raises(CommandFailed, match="was killed by SIGTERM"):
         run.run(["sh", "-c", "kill -TERM $$"])

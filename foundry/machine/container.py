@@ -70,8 +70,7 @@ class Container:
         self._write_seed()
         disk = raw_disk(self.spec, self.workspace)
         assert self.network is not None
-        nics = self.spec.nics or (Nic(self._mac()),)
-        space = self.network.attach(self.spec.name, nics)
+        space = self.network.attach(self.spec.name, self._nics())
         words = ["sh", "-euc", _START, "sh", str(tree.root(disk).offset), str(disk), str(space)]
         words += self._nspawn()
         self._since = time.monotonic()
@@ -103,18 +102,22 @@ class Container:
     def _write_seed(self) -> None:
         """Where cloud-init looks for a seed first (NoCloud documentation, "Source 2: drop-in directory")."""
         folder = self.folder / "upper" / SEED
-        # A folder made in the layer has the layer's mode, not that of the image below it.
-        for parent in reversed([folder, *folder.parents[:4]]):
-            parent.mkdir(mode=0o755, exist_ok=True)
+        cards = [f"etc/systemd/network/10-cloud-init-eth{n}.network.d" for n in range(len(self._nics()))]
+        for name in (SEED, *cards):
+            _folder(self.folder / "upper", name)
         seed.write(self.spec.seed, folder)
-        # The disk's partitions are not there to be mounted.
         etc = self.folder / "upper" / "etc"
-        etc.mkdir(mode=0o755, exist_ok=True)
+        # The disk's partitions are not there to be mounted.
         files.write(etc / "fstab", "")
+        for number, nic in enumerate(self._nics()):
+            if not nic.ipv6:
+                # Beside the file that cloud-init writes.
+                drop_in = etc / "systemd/network" / f"10-cloud-init-eth{number}.network.d" / "no-ipv6.conf"
+                files.write(drop_in, "[Network]\nLinkLocalAddressing=no\n")
 
-    def _mac(self) -> str:
+    def _nics(self) -> tuple[Nic, ...]:
         static = self.spec.seed.static
-        return dict(static.match).get("macaddress", DEFAULT_MAC) if static else DEFAULT_MAC
+        return self.spec.nics or (Nic(dict(static.match).get("macaddress", DEFAULT_MAC) if static else DEFAULT_MAC),)
 
     def dead(self) -> str | None:
         """Why this machine cannot answer: it is off, or systemd-nspawn ended; None while it runs."""
@@ -194,6 +197,16 @@ class Container:
         if self._process:
             self._process.stop(grace=0)
         self._process = None
+
+
+def _folder(upper: Path, name: str) -> None:
+    """Make a folder in the layer; its parents hide those of the image below, mode and all, whatever the umask is."""
+    path = upper
+    for part in Path(name).parts:
+        path = path / part
+        if not path.exists():
+            path.mkdir(parents=True)
+            path.chmod(0o755)
 
 
 def raw_disk(spec: Spec, workspace: Workspace) -> Path:

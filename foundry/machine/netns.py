@@ -21,7 +21,7 @@ _NAME = re.compile(r"pf-(\d+)-[0-9a-f]{6}(?:-\d+)?")
 class Nic:
     """A network card: its MAC address, and which of the network's switches its cable leads to.
 
-    ipv6: without it the card has no IPv6 at all; with it, systemd-networkd waits 12 s for a router that does not come.
+    ipv6: whether the guest may use IPv6 there; if so, systemd-networkd waits 12 s for a router that does not come.
     """
 
     mac: str
@@ -52,8 +52,13 @@ class Network:
     def attach(self, machine: str, nics: Sequence[Nic]) -> Path:
         """Make a machine's namespace with its cards (eth0, eth1, …), cables plugged in; returns the namespace's path.
 
-        A machine that is attached already keeps what it has.
+        A machine that is attached already keeps its cards; what it had set on them is gone, as after switching it off.
         """
+        if machine in self._machines:
+            space = self._machines[machine]
+            for number in range(len(self._ports[machine])):
+                _ip("-n", space, "address", "flush", "dev", f"eth{number}")
+                _ip("-n", space, "link", "set", f"eth{number}", "down")
         if machine not in self._machines:
             space = f"{self.name}-{len(self._machines)}"
             _ip("netns", "add", space)
@@ -75,9 +80,6 @@ class Network:
         _ip("-n", self.name, "link", "add", port, *card)
         _ip("-n", self.name, "link", "set", port, "master", switch, "up")
         self._ports[machine].append(port)
-        if not nic.ipv6:
-            words = ["netns", "exec", space, "sysctl", "-q", "-w", f"net.ipv6.conf.eth{number}.disable_ipv6=1"]
-            _ip(*words)
 
     def cut(self, machine: str) -> None:
         """Pull a machine's cables out of the switch."""

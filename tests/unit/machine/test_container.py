@@ -46,7 +46,9 @@ def test_machines_share_switches_and_have_namespaces_of_their_own(words: list[st
     assert sum("type bridge" in line for line in words) == 2
     assert f"-n {network.name} link set p1n0 master br0 up" in words
     assert f"-n {network.name} link set p1n1 master br1 up" in words
+    words.clear()
     assert network.attach("a", [Nic("52:54:00:00:00:01")]) == first
+    assert words[0] == f"-n {first.name} address flush dev eth0", "a machine that is switched on again starts anew"
     network.close()
     assert {f"netns delete {network.name}", f"netns delete {first.name}", f"netns delete {second.name}"} <= set(words)
 
@@ -62,11 +64,6 @@ def test_a_cut_takes_every_cable_of_one_machine(words: list[str]) -> None:
     assert words == [f"{prefix} p1n0 down", f"{prefix} p1n1 down", f"{prefix} p2n0 up"]
 
 
-def test_only_cards_that_are_told_to_have_ipv6(words: list[str]) -> None:
-    Network().attach("a", [Nic("52:54:00:00:00:01"), Nic("52:54:00:00:00:02", ipv6=True)])
-    assert [w.rpartition(" ")[2] for w in words if "disable_ipv6" in w] == ["net.ipv6.conf.eth0.disable_ipv6=1"]
-
-
 def test_what_a_killed_run_left_is_swept_and_nothing_else(words: list[str], tmp_path: Path) -> None:
     alive = threading.get_native_id()
     for name in ("pf-999999999-abcdef", "pf-999999999-abcdef-0", f"pf-{alive}-abcdef", "pf-own", "other"):
@@ -78,11 +75,11 @@ def test_what_a_killed_run_left_is_swept_and_nothing_else(words: list[str], tmp_
 def test_the_seed_lies_where_cloud_init_looks_first(words: list[str], tmp_path: Path) -> None:
     with Network() as network:
         machine = Container(spec(tmp_path, network=network), Workspace(tmp_path, tmp_path / "build", "t"))
-        (machine.folder / "upper").mkdir(parents=True)
         machine._write_seed()
     upper = machine.folder / "upper"
     assert "instance-id: i-1" in (upper / SEED / "meta-data").read_text()
     assert (upper / "etc/fstab").read_text() == ""
+    assert (upper / "etc/systemd/network/10-cloud-init-eth0.network.d/no-ipv6.conf").exists()
     assert {(upper / p).stat().st_mode & 0o777 for p in ("var", "var/lib", "var/lib/cloud", "etc")} == {0o755}
 
 

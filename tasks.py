@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.tasks import task
+from invoke.parser.argument import Argument
+from invoke.tasks import Task, task
 
 from foundry.errors import FoundryError
 from foundry.workspace import Workspace
@@ -168,6 +169,74 @@ def tuning(
     code = cli.main(["tuning", *options, *(["--json"] if json else [])])
     if code:
         sys.exit(code)
+
+
+class _TakesWords(Task):  # type: ignore[type-arg]
+    """A task with any number of words like pg-srv1=10.129.0.21, where Invoke knows only a fixed number of them."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        options = [a for a in super().get_arguments(ignore_unknown_help) if a.name != "words"]
+        return [*options, *(Argument(name=f"word-{n}", positional=True) for n in range(len(_words(sys.argv))))]
+
+
+def _words(argv: list[str]) -> list[str]:
+    """What stands after user-data, and is no option or value of one."""
+    own = argv[argv.index("user-data") + 1 :] if "user-data" in argv else []
+    before = ["", *own]
+    flags = ("--shared", "")
+    return [
+        word
+        for word, last in zip(own, before, strict=False)
+        if not word.startswith("-") and (not last.startswith("-") or "=" in last or last in flags)
+    ]
+
+
+@task(
+    klass=_TakesWords,
+    auto_shortflags=False,
+    positional=[],
+    iterable=["nameserver"],
+    help={
+        "cluster": "its name, Patroni's scope",
+        "network": "the network between the nodes, like 10.129.0.0/24",
+        "shared": "one cloud-config for all machines of a group, in place of a seed for each",
+        "output": "the folder to make (default: user-data/CLUSTER)",
+        "key": "a file with secrets.key, for more nodes of a cluster (default: a new key)",
+        "ssh-key": "a file with public keys that may log in as debian",
+        "gateway": "the default route's address",
+        "nameserver": "a name server's address (may be repeated)",
+    },
+)
+def user_data(
+    c: Context,
+    cluster: str = "",
+    network: str = "",
+    shared: bool = False,
+    output: str = "",
+    key: str = "",
+    ssh_key: str = "",
+    gateway: str = "",
+    nameserver: list[str] = [],
+    **words: str,
+) -> None:
+    """Write what launches a cluster of nodes NAME=ADDRESS[,MAC] …: user-data, network-config, seed ISO, a fresh key."""
+
+    def act() -> list[str]:
+        from foundry import user_data as seeds
+
+        keys = seeds.read(_given(ssh_key), "--ssh-key") if ssh_key else ""
+        wanted = seeds.plan(
+            cluster, network, list(words.values()), ssh_keys=keys, gateway=gateway, nameservers=nameserver
+        )
+        secret = seeds.read(_given(key), "--key").strip() if key else seeds.fresh_key()
+        target = _given(output or f"user-data/{cluster}")
+        if shared:
+            made = seeds.write_shared(wanted, secret, WORKSPACE.templates / "user-data", target)
+        else:
+            made = seeds.write(wanted, secret, target)
+        return [f"wrote {path}" for path in made]
+
+    _print(act)
 
 
 @task(help={"all": "remove the whole build folder: images, verdicts and downloads too"})

@@ -36,7 +36,8 @@ class StaticAddress:
 class NodeSeed:
     """One node's identity. node_yml: the text of its node.yml, or None for a machine that gets none.
 
-    static: its address, or None for DHCP. network: a network-config (version 2) in place of what static says.
+    ssh_public_key: public keys, one a line, or an empty text. static: its address, or None for DHCP. network: a
+    network-config (version 2) in place of what static says. user_data: the whole text, in place of node_yml and keys.
     """
 
     instance_id: str
@@ -45,16 +46,18 @@ class NodeSeed:
     ssh_public_key: str
     static: StaticAddress | None = None
     network: Mapping[str, Any] | None = None
+    user_data: str | None = None
 
 
 def documents(seed: NodeSeed) -> dict[str, str]:
     """The seed's files: name to text. network-config is absent where the address comes by DHCP."""
-    user: dict[str, Any] = {"ssh_authorized_keys": [seed.ssh_public_key.strip()]}
+    keys = public_keys(seed.ssh_public_key)
+    user: dict[str, Any] = {"ssh_authorized_keys": keys} if keys else {}
     if seed.node_yml is not None:
         node = {"path": NODE_YML, "owner": "root:root", "permissions": "0600", "content": seed.node_yml}
         user["write_files"] = [node]
     found = {
-        "user-data": "#cloud-config\n" + _yaml(user),
+        "user-data": seed.user_data or "#cloud-config\n" + _yaml(user),
         "meta-data": _yaml({"instance-id": seed.instance_id, "local-hostname": seed.hostname}),
     }
     if seed.network is not None:
@@ -62,6 +65,11 @@ def documents(seed: NodeSeed) -> dict[str, str]:
     elif seed.static:
         found["network-config"] = _yaml({"version": 2, "ethernets": {INTERFACE: _ethernet(seed.static)}})
     return found
+
+
+def public_keys(text: str) -> list[str]:
+    """The keys of a text as in ~/.ssh/authorized_keys: one a line, # for a remark."""
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
 def _ethernet(static: StaticAddress) -> dict[str, Any]:
@@ -74,8 +82,18 @@ def _ethernet(static: StaticAddress) -> dict[str, Any]:
     return settings
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as such, for people to read."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def write(seed: NodeSeed, folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from foundry.workspace import Workspace
 from tests.pipeline.harness import DOWNLOADS, ROOT, STAGES, Ended, copy, gone, inv
+from tests.pipeline.lab import Lab
 
 Scratch = Callable[..., Path]
 
@@ -56,3 +58,10 @@ def scratch(playground: Path, request: pytest.FixtureRequest) -> Iterator[Scratc
     for folder in made:
         gone(folder)
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def lab(built: Path, playground: Path) -> Iterator[Lab]:
+    """Machines of the built image on a network of their own, all of them gone after the test."""
+    with Lab(built, playground / f"lab-{secrets.token_hex(3)}") as found:
+        yield found

@@ -59,6 +59,7 @@ NODE_DEPENDENCIES = (
     "python3-jinja2",
     "python3-jsonschema",
     "openssl",
+    "pgbackrest",
     "libpq5",
     "libsystemd0",
     "adduser",

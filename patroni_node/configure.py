@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from patroni_node import clone, hardware, identity, neighbours, network, notice, render, secret, settings, tls
+from patroni_node import archive, clone, hardware, identity, neighbours, network, notice, render, secret, settings, tls
 from patroni_node.dcs import Consul
 from patroni_node.errors import AddressAbsentError, NodeError
 from patroni_node.install import Accounts, NoAccounts, SystemAccounts, Target, install
@@ -86,12 +86,15 @@ def configure(paths: Paths, machine: Machine | None = None, wait: float = 0.0) -
     accounts = machine.accounts or (SystemAccounts() if paths.live else NoAccounts())
     if files.consul_json is not None:
         _require_consul(accounts)
+    archive.require(wanted, paths)
     clone.forget(paths, identity.earlier(paths), who)
     changed = install(
         [
             Target(paths.patroni_yml, files.patroni_yml.encode(), 0o640, "root", "postgres"),
             *_consul_targets(paths, files, pems),
             *_tls_targets(paths, wanted, pems),
+            *_archive_targets(paths, wanted),
+            _text(paths.huge_pages, files.huge_pages, 0o644),
             _restart_target(paths, wanted.restart),
             Target(paths.identity, who.to_json(), 0o644),
         ],
@@ -150,6 +153,16 @@ def _tls_targets(paths: Paths, wanted: Settings, pems: _Pems) -> list[Target]:
         _text(paths.tls / "dcs-ca.pem", dcs.ca or None, 0o644),
         _text(paths.tls / "dcs.pem", dcs.certificate, 0o644),
         _text(paths.tls / "dcs.key", dcs.key, 0o640, "postgres"),
+    ]
+
+
+def _archive_targets(paths: Paths, wanted: Settings) -> list[Target]:
+    if wanted.archive is None:
+        return [Target(path, None) for path in (paths.pgbackrest_conf, paths.stanza) if archive.ours(paths)]
+    return [
+        # Its options may hold the repository's keys.
+        _text(paths.pgbackrest_conf, archive.configuration(wanted.archive), 0o640, "postgres"),
+        _text(paths.stanza, f"{wanted.archive.stanza}\n", 0o644),
     ]
 
 

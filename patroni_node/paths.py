@@ -70,6 +70,21 @@ class Paths:
         return self.root / "etc/patroni/tls"
 
     @property
+    def pgbackrest_conf(self) -> Path:
+        """pgBackRest reads it instead of Debian's /etc/pgbackrest.conf (pgbackrest(1), config)."""
+        return self.root / "etc/pgbackrest/pgbackrest.conf"
+
+    @property
+    def stanza(self) -> Path:
+        """Holds the name of pgBackRest's stanza where node.yml asks for an archive; the backup units look for it."""
+        return self.root / "var/lib/patroni-node/stanza"
+
+    @property
+    def huge_pages(self) -> Path:
+        """How many huge pages the kernel sets aside, where that is worth it (sysctl.d(5))."""
+        return self.root / "etc/sysctl.d/61-patroni-node-huge-pages.conf"
+
+    @property
     def restart_drop_in(self) -> Path:
         """`restart:` of node.yml, where it is not what patroni.service says."""
         return self.root / "etc/systemd/system/patroni.service.d/50-patroni-node.conf"

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from patroni_node import network, tuning
+from patroni_node import archive, network, tuning
 from patroni_node.dcs import Consul
 from patroni_node.document import merge
 from patroni_node.errors import NodeError
@@ -21,6 +21,20 @@ from patroni_node.paths import POSTGRESQL_MAJOR, Paths, template_dir
 from patroni_node.secret import Secrets
 
 USERS = {"superuser": "postgres", "replication": "replicator", "rewind": "rewind"}
+
+# What `tuning.parameters` may replace; written once, since Patroni takes the last of two equal keys without a word.
+CLUSTER_PARAMETERS: Mapping[str, Any] = {
+    "wal_level": "replica",
+    "hot_standby": "on",
+    "wal_log_hints": "on",
+    "wal_keep_size": "128MB",
+    "max_wal_senders": 10,
+    "max_replication_slots": 10,
+    "password_encryption": "scram-sha-256",
+    # Without a tested archive_command WAL would pile up until the disk is full.
+    "archive_mode": "off",
+    "max_connections": 100,
+}
 
 PATRONI_TEMPLATE = "patroni/patroni.yml.j2"
 CONSUL_TEMPLATE = "consul.d/patroni-node.json.j2"
@@ -46,10 +60,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Rendered:
-    """The texts, complete and parsed once; their repr shows no secret. consul_json: None without a local agent."""
+    """The texts, complete and parsed once; their repr shows no secret.
+
+    consul_json: None without a local agent. huge_pages: sysctl's file, None where they are not worth it.
+    """
 
     patroni_yml: str = field(repr=False)
     consul_json: str | None = field(repr=False)
+    huge_pages: str | None = None
 
 
 def permitted(settings: Settings, own: IP) -> tuple[Network, ...]:
@@ -87,7 +105,7 @@ def context(node: Node) -> dict[str, Any]:
         "tls": _tls(settings),
         "tags": settings.tags,
         "callbacks": settings.callbacks,
-        "archive": {},
+        "archive": archive.patroni_options(settings.archive),
         "parameters": {"local": local, "cluster": cluster},
         "major": POSTGRESQL_MAJOR,
         "users": USERS,
@@ -95,16 +113,26 @@ def context(node: Node) -> dict[str, Any]:
     }
 
 
+def _sizes(node: Node) -> dict[str, tuning.Value]:
+    wishes = node.settings.tuning
+    return {} if wishes is None else tuning.parameters(node.hardware, wishes)
+
+
+def _huge_pages(node: Node) -> str | None:
+    pages = tuning.huge_pages(_sizes(node))
+    return f"# Written by patroni-node from the size of this machine.\nvm.nr_hugepages = {pages}\n" if pages else None
+
+
 def _parameters(node: Node) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """PostgreSQL's parameters: this node's own, and those that Patroni takes from the cluster's configuration only."""
     settings = node.settings
     local: dict[str, Any] = {}
-    cluster: dict[str, Any] = {"max_connections": 100}
+    cluster: dict[str, Any] = dict(CLUSTER_PARAMETERS)
     if settings.tuning is not None:
         if not (node.hardware.memory or settings.tuning.memory):
             message = "is missing: this machine does not say how much memory it has"
             raise NodeError(settings.document.problem(("tuning", "memory"), message))
-        own, shared = tuning.split(tuning.parameters(node.hardware, settings.tuning))
+        own, shared = tuning.split(_sizes(node))
         local |= own
         cluster |= shared
     if settings.tls is not None:
@@ -112,6 +140,8 @@ def _parameters(node: Node) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         assert files is not None
         local |= {"ssl": "on", "ssl_cert_file": files["certificate"], "ssl_key_file": files["key"]}
         local |= {"ssl_ca_file": files["ca"]}
+    if settings.archive is not None:
+        local |= archive.parameters(settings.archive)
     return local, cluster
 
 
@@ -160,17 +190,20 @@ def _agent(node: Node) -> dict[str, Any] | None:
         "datacenter": dcs.datacenter,
         # A server that leaves at each reboot shrinks the quorum; a client that stays is a failed member for days.
         "leaves": not server,
-        "options": _agent_tls(node.settings, dcs) | _agent_acl(node.secrets, server=server),
+        "options": _agent_tls(node, dcs) | _agent_acl(node.secrets, server=server),
     }
 
 
-def _agent_tls(settings: Settings, dcs: Consul) -> dict[str, Any]:
+def _agent_tls(node: Node, dcs: Consul) -> dict[str, Any]:
+    settings = node.settings
     options: dict[str, Any] = {}
     if dcs.tls is not None or settings.tls is not None:
         options["ca_file"] = str(_HERE.consul_ca)
     if settings.tls is not None:
         # Else Consul's health check of Patroni's https would know no CA but the system's (tlsutil, 1.8).
         options["enable_agent_tls_for_checks"] = True
+        # Else it would look for the node's name in the certificate, which need not have it (OutgoingTLSConfigForCheck).
+        options["server_name"] = str(node.address)
     if dcs.tls is not None:
         options |= {"cert_file": str(_HERE.consul_certificate), "key_file": str(_HERE.consul_key)}
         options |= {"verify_incoming_rpc": True, "verify_outgoing": True}
@@ -207,7 +240,7 @@ def render(node: Node) -> Rendered:
     consul = None
     if values["consul"] is not None:
         consul = _consul_text(environment.get_template(CONSUL_TEMPLATE).render(values))
-    return Rendered(_patroni_text(patroni, node.settings.patroni), consul)
+    return Rendered(_patroni_text(patroni, node.settings.patroni), consul, _huge_pages(node))
 
 
 def _patroni_text(text: str, extra: Mapping[str, Any]) -> str:

@@ -39,6 +39,8 @@ MODES = (
     "/usr/lib/systemd/system/patroni.service",
     "/dev/watchdog",
 )
+# Where something may be written; the rest is of packages, and the image itself is searched block by block.
+WRITTEN = ("/boot", "/etc", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr/local", "/var")
 UNITS = ("patroni.service", "patroni-node.service", "consul.service", "postgresql.service", "ssh.service")
 COMMANDS = {
     "failed units": "systemctl list-units --failed --plain --no-legend",
@@ -60,6 +62,12 @@ COMMANDS = {
     "host keys": "cat /etc/ssh/ssh_host_*_key.pub",
     "boot": "cat /proc/sys/kernel/random/boot_id",
     "order": "systemctl list-jobs --no-legend; journalctl -b -q -o cat -g 'ordering cycle' | head",
+    "exposure": "for u in patroni patroni-node consul; do systemd-analyze security --no-pager $u | tail -n 1; done",
+    "kernel settings": "sysctl vm.overcommit_memory vm.overcommit_ratio vm.swappiness",
+    "transparent huge pages": "cat /sys/kernel/mm/transparent_hugepage/enabled",
+    "postmaster": "cat /proc/$(head -n 1 /var/lib/postgresql/15/main/postmaster.pid)/oom_score_adj",
+    "backend": "cat /proc/$(pgrep -f '^postgres: .*checkpointer')/oom_score_adj",
+    "patroni": "cat /proc/$(systemctl show -P MainPID patroni)/oom_score_adj",
     "kernel problems": "journalctl -b -q -k -p err -o cat | head",
 }
 SQL = {
@@ -164,6 +172,13 @@ def exposures(words):
     return found
 
 
+def holders(words):
+    """Every file that holds a secret, whoever may read it; the secrets come by stdin, so that no command line does."""
+    command = ["grep", "-rlaFs", "--devices=skip", "--file=-", *WRITTEN]
+    done = subprocess.run(command, input="\n".join(words), capture_output=True, text=True, timeout=300, check=False)
+    return sorted(done.stdout.splitlines())
+
+
 def passwords(value):
     """Every value of a key called password or encrypt in a nested structure."""
     if isinstance(value, dict):
@@ -191,6 +206,7 @@ def main():
     leader = await_leader(told["address"])
     boot = shell(COMMANDS["boot"])["out"]
     properties = "Id,LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,After,NRestarts"
+    properties += ",Type,KillMode,Restart,TimeoutStopUSec,OOMPolicy,MemoryAccounting"
     blocks = shell(f"systemctl show -p {properties} {' '.join(UNITS)}")["out"].split("\n\n")
     units = [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
     consul = "http://127.0.0.1:8500/v1"
@@ -215,6 +231,7 @@ def main():
         "secrets": len(secret_words),
         "weak": [w for w in secret_words if len(w) < 16],
         "exposed": exposures([told["secret"], *secret_words]),
+        "holders": holders([told["secret"], *secret_words]),
     }
     print(json.dumps(facts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_secrets_are_not_readable_by_everybody(facts: dict[str, Any]) -> None:
     """Trap 6: neither files that all may read, nor the journal, nor a command line holds one."""
     assert facts["secrets"] >= 5
     assert facts["exposed"] == []
+
+
+# Patroni's and Consul's own copies, and cloud-init's of what it was given; none of them is for everybody to read.
+HOLDERS = (
+    r"/etc/patroni/(node|patroni)\.yml",
+    r"/etc/consul\.d/patroni-node\.json",
+    r"/var/lib/consul/serf/(local|remote)\.keyring",
+    r"/var/lib/postgresql/15/\.pgpass",
+    r"/var/lib/cloud/(seed/nocloud/user-data|instances/[^/]+/(user-data|cloud-config|obj)\.[a-z.]+)",
+)
+
+
+def test_secrets_are_nowhere_but_where_they_must_be(facts: dict[str, Any]) -> None:
+    """Trap 6: in all files of the running node that somebody wrote, whoever may read them."""
+    assert "/etc/patroni/node.yml" in facts["holders"]
+    assert [path for path in facts["holders"] if not re.fullmatch("|".join(HOLDERS), path)] == []
 
 
 @pytest.mark.parametrize(

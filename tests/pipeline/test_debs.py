@@ -104,7 +104,7 @@ def test_no_cluster_exists(installed: Stock) -> None:
 
 def test_postgresql_service_is_masked_and_ours_are_enabled(installed: Stock) -> None:
     units = installed.sh("systemctl is-enabled postgresql patroni patroni-node consul", check=False).output
-    assert units.splitlines() == ["masked", "enabled", "enabled", "enabled"]
+    assert units.splitlines() == ["masked", "enabled", "static", "enabled"]
 
 
 def test_patroni_answers(installed: Stock) -> None:

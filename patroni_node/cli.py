@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait for the address to appear")
     run.set_defaults(command=_configure)
 
-    check = commands.add_parser("check", help="validate a node.yml; works on any machine")
+    check = commands.add_parser("check", help="validate a node.yml, or find mistakes in a patroni.yml")
     check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="default: /etc/patroni/node.yml")
     check.set_defaults(command=_check)
     tuning_command.add_command(commands)
@@ -82,14 +82,11 @@ def _place(error: BaseException) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from patroni_node import settings
+    from patroni_node import check
 
-    paths = Paths(node_file_override=options.file)
     try:
-        document = settings.read_one(options.file) if options.file else settings.read_document(paths)
-        found = settings.build(document)
+        print(check.check(options.file))
     except NodeError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(f"{paths.node_file}: a node of cluster {found.cluster}")
     return EX_OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -122,7 +123,9 @@ def parse(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
-        raise NodeError(Problem(f"is not valid YAML: {error.problem or error.context}", file, line)) from None
+        # What the reader quotes can be a piece of a secret: `key: !Xy7` is a tag to it.
+        reason = re.sub(r"""(['"]).*\1""", "…", str(error.problem or error.context), flags=re.DOTALL)
+        raise NodeError(Problem(f"is not valid YAML: {reason}", file, line)) from None
     except yaml.YAMLError:
         raise NodeError(Problem("is not text: it holds characters that YAML does not allow", file)) from None
     finally:

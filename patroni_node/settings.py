@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from patroni_node import schema
 from patroni_node.checks import Checks
 from patroni_node.document import Document, merge_documents, read
@@ -49,18 +47,6 @@ def read_document(paths: Paths) -> Document:
     if problems:
         raise NodeError(problems)
     return document
-
-
-def read_one(path: Path) -> Document:
-    """Return one file on its own, as `patroni-node check FILE` looks at it.
-
-    Raises:
-        NodeError: when it is absent or unreadable.
-    """
-    try:
-        return read(path)
-    except FileNotFoundError:
-        raise NodeError(Problem("does not exist", str(path))) from None
 
 
 def build(document: Document) -> Settings:

@@ -1,0 +1,53 @@
+"""`patroni-node check`: what is wrong with a file, before a node is started with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patroni_node import document, lint, patroni_yml
+from patroni_node.errors import NodeError, Problem
+from patroni_node.paths import Paths
+
+
+def check(path: Path | None = None) -> str:
+    """Check a node.yml or a patroni.yml, told apart by what is in it; works on any machine, without the store.
+
+    Args:
+        path: the file; by default this node's node.yml with its drop-ins.
+
+    Returns:
+        The sentence that says that all is well.
+
+    Raises:
+        NodeError: with every problem of the file.
+    """
+    if path is not None:
+        hand_made = _hand_made(path)
+        if hand_made is not None:
+            problems = lint.findings(hand_made, path)
+            if problems:
+                raise NodeError(problems)
+            return f"{path}: a patroni.yml without a known mistake"
+    # JSON Schema takes longer to import than all the rest.
+    from patroni_node import settings
+
+    settled = settings.build(_node_yml(path) if path else settings.read_document(Paths()))
+    return f"{path or Paths().node_file}: a node of cluster {settled.cluster}"
+
+
+def _hand_made(path: Path) -> patroni_yml.PatroniYml | None:
+    """Return a patroni.yml; None for what is a node.yml, or cannot be read and is not called patroni."""
+    try:
+        found = patroni_yml.read(path)
+    except NodeError:
+        if lint.looks_like_one(path):
+            raise
+        return None
+    return found if lint.is_one(found.document.data, path) else None
+
+
+def _node_yml(path: Path) -> document.Document:
+    try:
+        return document.read(path)
+    except FileNotFoundError:
+        raise NodeError(Problem("does not exist", str(path))) from None

@@ -160,14 +160,24 @@ def write(machine: Machine, path: str, text: str, mode: str = "0600") -> None:
 
 
 @contextmanager
-def in_the_switch(lab: Lab, words: list[str]) -> Iterator[None]:
-    """A program on the nodes' network, at STORE; it ends with the block."""
+def in_the_switch(lab: Lab, words: list[str], port: int) -> Iterator[None]:
+    """A program on the nodes' network, at STORE; the block begins when it listens, and ends it."""
     space = ["ip", "netns", "exec", lab.network.name]
-    subprocess.run([*space, "ip", "address", "add", f"{STORE}/24", "dev", "br0"], check=True)
-    with (lab.folder / "store.log").open("wb") as log:
+    subprocess.run([*space, "ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run([*space, "ip", "address", "replace", f"{STORE}/24", "dev", "br0"], check=True)
+    written = lab.folder / "store.log"
+    with written.open("wb") as log:
         process = subprocess.Popen([*space, *words], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
+
+            def listens() -> tuple[bool, object]:
+                assert process.poll() is None, written.read_text()
+                found = subprocess.run([*space, "ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+                return f"{STORE}:{port}" in found, found
+
+            until(listens, words[0], 30)
             yield
+            assert process.poll() is None, written.read_text()
         finally:
             process.terminate()
             process.wait(20)

@@ -12,7 +12,7 @@ from tests.pipeline.lab import STORE, Lab, in_the_switch, leads
 
 NEWER = "9.0"
 OURS = ("patroni-node", "patroni-venv")
-DEBIANS = ("postgresql-15", "postgresql-common", "consul")
+NOT_OURS = ("postgresql-15", "postgresql-common", "consul")
 
 
 def newer(deb: Path, target: Path) -> Path:
@@ -43,7 +43,7 @@ def test_newer_packages_leave_the_node_running(built: Path, lab: Lab) -> None:
     offered.mkdir(parents=True)
     names = [newer(next((built / "deb").glob(f"{name}_*.deb")), offered).name for name in OURS]
     pool = max(built.glob("archive/*/stage.json"), key=lambda p: p.stat().st_mtime).parent / "pool"
-    for name in DEBIANS:
+    for name in NOT_OURS:
         deb = next(pool.glob(f"{name}_*.deb"))
         (offered / deb.name).write_bytes(deb.read_bytes())
         names.append(deb.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from foundry.errors import ConfigError
 from foundry.machine import seed
 from patroni_node import document, settings
 from patroni_node.errors import NodeError
+from patroni_node.identity import SHARED_HOST_NAMES
 
 KEY_FILE = "cluster.key"
 SHARED_FILE = "shared.yaml"
@@ -35,6 +37,10 @@ IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NODE = re.compile(r"(?:(?P<name>[^=,]+)=)?(?P<address>[^=,]+)(?:,(?P<mac>(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}))?")
+# A name is the machine's host name too: one label of it (RFC 1123, section 2.1).
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+# A key's base64 begins with the length of its type's name, four bytes of which three are zero (RFC 4253, section 6.6).
+_PUBLIC_KEY = re.compile(r"(?:.*\s)?(?:ssh|ecdsa|sk)-\S+\s+AAAA\S+(?:\s.*)?")
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,15 @@ def plan(
     found = [node for text in nodes if (node := _node(text, net, wrong)) is not None]
     if not nodes:
         wrong.append("name at least one node, like pg-srv1=10.129.0.21")
-    for what in ("name", "address", "mac"):
-        values = [value for node in found if (value := getattr(node, what))]
+    columns: dict[str, list[Any]] = {
+        "name": [node.name.lower() for node in found if node.name],
+        "address": [node.address for node in found],
+        "mac": [node.mac for node in found if node.mac],
+    }
+    for what, values in columns.items():
         wrong += [f"{value} is given twice: each node has its own {what}" for value in _twice(values)]
-    route = _read(ipaddress.ip_address, gateway, "--gateway", "an address", wrong) if gateway else None
-    if route is not None and net is not None and route not in net:
-        wrong.append(f"--gateway: {route} is not in {net}, so no node could reach it")
+    route = _gateway(gateway, net, found, wrong) if gateway else None
+    _insist_on_public(ssh_keys, wrong)
     servers = [_read(ipaddress.ip_address, text, "--nameserver", "an address", wrong) for text in nameservers]
     if wrong or net is None:
         raise ConfigError("user-data: the cluster cannot be made like this", details="\n".join(wrong))
@@ -105,11 +114,34 @@ def _read(kind: Callable[[str], Any], text: str, option: str, example: str, wron
         return None
 
 
+def _gateway(text: str, network: Network | None, nodes: Sequence[Node], wrong: list[str]) -> IP | None:
+    route: IP | None = _read(ipaddress.ip_address, text, "--gateway", "an address", wrong)
+    if route is None or network is None:
+        return route
+    # An IPv6 router announces itself by its link-local address (RFC 4861, section 4.2).
+    beside = route.version == network.version == 6 and route.is_link_local
+    if route not in network and not beside:
+        wrong.append(f"--gateway: {route} is not in {network}, so no node could reach it")
+    wrong += [f"--gateway: {route} is the address of {n.name or 'a node'}" for n in nodes if n.address == route]
+    return route
+
+
+def _insist_on_public(text: str, wrong: list[str]) -> None:
+    """Whoever gives the private key's file by mistake must not find it in all user-data. Quotes nothing of it."""
+    if any(_PUBLIC_KEY.fullmatch(line) is None for line in seed.public_keys(text)):
+        wrong.append("--ssh-key: has a line that is no public key (ssh-ed25519 AAAA…): give the file that ends in .pub")
+
+
 def _node(text: str, network: Network | None, wrong: list[str]) -> Node | None:
     found = _NODE.fullmatch(text)
     if found is None:
         wrong.append(f"{text!r} is not NAME=ADDRESS or NAME=ADDRESS,MAC")
         return None
+    name = found["name"] or ""
+    if name and _HOST.fullmatch(name) is None:
+        wrong.append(f"{text}: a name is a host name too: at most 63 letters, digits and -, no - at either end")
+    elif name and name.lower() in SHARED_HOST_NAMES:
+        wrong.append(f"{text}: {name} is what machines without a name are called")
     address: IP | None = _read(ipaddress.ip_address, found["address"], text, "NAME=ADDRESS", wrong)
     if address is None:
         return None
@@ -117,7 +149,7 @@ def _node(text: str, network: Network | None, wrong: list[str]) -> Node | None:
         wrong.append(f"{text}: {address} is not in {network}")
     elif network is not None and network.num_addresses > 2 and address in _ends(network):
         wrong.append(f"{text}: {address} is the network's own or its broadcast address")
-    return Node(found["name"] or "", address, found["mac"] and found["mac"].lower())
+    return Node(name, address, found["mac"] and found["mac"].lower())
 
 
 def _ends(network: Network) -> tuple[IP, ...]:
@@ -165,6 +197,7 @@ def write(wanted: Plan, key: str, target: Path) -> list[Path]:
     texts = {node.name: _checked(_yaml(_node_yml(wanted, key, node)), node.name) for node in wanted.nodes}
     with _new_folder(target) as scratch:
         for node in wanted.nodes:
+            (scratch / node.name).mkdir(mode=0o700)
             made = seed.NodeSeed(
                 instance_id=f"{node.name}-{_digest(key, wanted.cluster, node.name)}",
                 hostname=node.name,
@@ -182,6 +215,11 @@ def write_shared(wanted: Plan, key: str, templates: Path, target: Path) -> list[
 
     Takes and raises what write does; returns the key's file and the cloud-config.
     """
+    if wanted.gateway or wanted.nameservers or any(node.mac for node in wanted.nodes):
+        raise ConfigError(
+            "user-data: a shared cloud-config gives no address, so --gateway, --nameserver and a MAC are not for it",
+            hint="leave them out: the machines get their addresses from the cloud or by DHCP",
+        )
     environment = Environment(
         loader=FileSystemLoader(templates),
         undefined=StrictUndefined,
@@ -189,6 +227,7 @@ def write_shared(wanted: Plan, key: str, templates: Path, target: Path) -> list[
         trim_blocks=True,
         autoescape=False,  # YAML is no HTML: every value goes through tojson
     )
+    environment.policies["json.dumps_function"] = _json
     values = {
         "cluster": wanted.cluster,
         "key": key,
@@ -197,12 +236,22 @@ def write_shared(wanted: Plan, key: str, templates: Path, target: Path) -> list[
         "ssh_keys": seed.public_keys(wanted.ssh_keys),
     }
     text = environment.get_template(SHARED_TEMPLATE).render(values)
-    filled = text.replace("{{ v1.local_hostname }}", "any")
-    _checked(yaml.safe_load(filled)["write_files"][0]["content"], SHARED_FILE)
+    _checked(yaml.safe_load(as_at_boot(text, "any"))["write_files"][0]["content"], SHARED_FILE)
     with _new_folder(target) as scratch:
         files.write(scratch / SHARED_FILE, text, mode=0o600)
         files.write(scratch / KEY_FILE, key + "\n", mode=0o600)
     return [target / KEY_FILE, target / SHARED_FILE]
+
+
+def as_at_boot(text: str, host_name: str) -> str:
+    """Return what cloud-init makes of a shared cloud-config on a machine (its templater.py, jinja_render)."""
+    environment = Environment(trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, autoescape=False)
+    return environment.from_string(text.partition("\n")[2]).render(v1={"local_hostname": host_name})
+
+
+def _json(value: Any, **options: Any) -> str:
+    """JSON that is YAML as well, and in which cloud-init's Jinja finds nothing to fill in."""
+    return json.dumps(value, **{**options, "ensure_ascii": False}).replace("{", "\\u007b")
 
 
 @contextmanager
@@ -212,9 +261,14 @@ def _new_folder(target: Path) -> Iterator[Path]:
             f"user-data: {target} exists, and holds the key of a cluster",
             hint=f"give another --output; for more nodes of that cluster, --key {target / KEY_FILE} as well",
         )
-    with files.whole_folder(target) as scratch:
-        scratch.chmod(0o700)
-        yield scratch
+    try:
+        with files.whole_folder(target) as scratch:
+            scratch.chmod(0o700)
+            yield scratch
+    except OSError as error:
+        if files.out_of_space(error, target):
+            raise
+        raise ConfigError(f"--output: {target} cannot be made: {error.strerror}") from None
 
 
 def _node_yml(wanted: Plan, key: str, node: Node) -> dict[str, Any]:

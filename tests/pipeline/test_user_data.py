@@ -10,7 +10,7 @@ import yaml
 from foundry.machine import Machine
 from tests.pipeline.conftest import Scratch
 from tests.pipeline.harness import inv
-from tests.pipeline.lab import Lab, leads
+from tests.pipeline.lab import Lab, leads, mac, refusal
 
 NETWORK = "10.129.0.0/24"
 
@@ -25,8 +25,8 @@ def made(scratch: Scratch, lab: Lab, *words: str) -> Path:
     return target
 
 
-def boot(lab: Lab, user_data: str, network_config: str | None = None) -> Machine:
-    spec = lab.spec(1, None)
+def boot(lab: Lab, user_data: str, network_config: str | None = None, name: str = "") -> Machine:
+    spec = lab.spec(1, None, name=name)
     network = yaml.safe_load(network_config) if network_config else spec.seed.network
     return lab.boot(replace(spec, seed=replace(spec.seed, user_data=user_data, network=network)))
 
@@ -47,8 +47,24 @@ def test_a_node_s_own_seed(scratch: Scratch, lab: Lab) -> None:
     cloud_init_is_content(node)
 
 
+def test_a_card_by_its_mac(scratch: Scratch, lab: Lab) -> None:
+    given = ("--gateway=10.129.0.1", "--nameserver=10.129.0.2", f"pg-srv1=10.129.0.21,{mac(1).upper()}")
+    folder = made(scratch, lab, *given) / "pg-srv1"
+    node = boot(lab, (folder / "user-data").read_text(), (folder / "network-config").read_text())
+    leads(node, "pg-srv1", "10.129.0.21")
+    assert "default via 10.129.0.1 dev eth0" in node.ssh("ip -4 route").output
+    assert "10.129.0.2" in node.ssh("resolvectl dns eth0").output
+    cloud_init_is_content(node)
+
+
 def test_one_cloud_config_for_all(scratch: Scratch, lab: Lab) -> None:
     folder = made(scratch, lab, "--shared", "10.129.0.21")
     node = boot(lab, (folder / "shared.yaml").read_text())
     leads(node, "pg-srv1", "10.129.0.21")
     cloud_init_is_content(node)
+
+
+def test_a_machine_of_a_group_that_nobody_named(scratch: Scratch, lab: Lab) -> None:
+    folder = made(scratch, lab, "--shared", "10.129.0.21")
+    node = boot(lab, (folder / "shared.yaml").read_text(), name="localhost")
+    assert "name: is not set and the host name is localhost" in refusal(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import stat
 import sys
@@ -14,13 +15,14 @@ import yaml
 
 from foundry import run, user_data
 from foundry.errors import ConfigError
-from patroni_node import document, settings
+from patroni_node import document, identity, settings
 from patroni_node.dcs import Consul
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "templates/user-data"
 NODES = ("pg-srv1=10.129.0.21", "pg-srv2=10.129.0.22", "pg-srv3=10.129.0.23")
 KEY = "kJ8sd7f6Qw3rTy0pLmN2"
+PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkAAAA\n"
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +69,7 @@ def test_nobody_else_reads_the_key(tmp_path: Path) -> None:
     for folder in (target, tmp_path / "shared"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         for path in folder.rglob("*"):
-            assert path.is_dir() or stat.S_IMODE(path.stat().st_mode) == 0o600, path
+            assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     assert (target / "cluster.key").read_text() == KEY + "\n"
 
 
@@ -91,7 +93,7 @@ def test_everything_that_a_network_needs(tmp_path: Path) -> None:
         network="fd00::/64",
         gateway="fd00::1",
         nameservers=["fd00::53"],
-        ssh_keys="# mine\nssh-ed25519 AAAA a\nssh-rsa BBBB b\n",
+        ssh_keys='# mine\nssh-ed25519 AAAAa a\nfrom="fd00::/64" ssh-rsa AAAAb b\n',
     )
     user_data.write(wanted, KEY, tmp_path / "x")
     assert yaml.safe_load((tmp_path / "x/a/network-config").read_text())["ethernets"] == {
@@ -103,18 +105,60 @@ def test_everything_that_a_network_needs(tmp_path: Path) -> None:
         }
     }
     user = yaml.safe_load((tmp_path / "x/a/user-data").read_text())
-    assert user["ssh_authorized_keys"] == ["ssh-ed25519 AAAA a", "ssh-rsa BBBB b"]
+    assert user["ssh_authorized_keys"] == ["ssh-ed25519 AAAAa a", 'from="fd00::/64" ssh-rsa AAAAb b']
+
+
+def test_a_router_s_link_local_address() -> None:
+    assert str(plan("a=fd00::21", network="fd00::/64", gateway="fe80::1").gateway) == "fe80::1"
+
+
+def shared(folder: Path, key: str = KEY, **more: Any) -> str:
+    return user_data.write_shared(plan(**more), key, TEMPLATES, folder)[1].read_text()
 
 
 def test_one_cloud_config_for_a_group(tmp_path: Path) -> None:
-    made = user_data.write_shared(plan(*NODES, ssh_keys="ssh-rsa AA: {x} b\n"), KEY, TEMPLATES, tmp_path / "x")
-    text = made[1].read_text()
+    text = shared(tmp_path / "x", ssh_keys="ssh-rsa AAAAb {x}: b\n")
     assert text.startswith("## template: jinja\n#cloud-config\n")
-    assert text.count("{{") == 1
-    filled = text.replace("{{ v1.local_hostname }}", "pg-srv9")
+    assert isinstance(yaml.safe_load(text), dict), "what a cloud's console may insist on"
+    filled = user_data.as_at_boot(text, "pg-srv9")
+    assert filled.startswith("#cloud-config\n")
     found = node_yml(filled)
     assert found.name == "pg-srv9" and str(found.address.cidr) == "10.129.0.0/24"
-    assert yaml.safe_load(filled)["ssh_authorized_keys"] == ["ssh-rsa AA: {x} b"]
+    assert isinstance(found.dcs, Consul) and [str(ip) for ip in found.dcs.join] == [n.split("=")[1] for n in NODES]
+    assert yaml.safe_load(filled)["ssh_authorized_keys"] == ["ssh-rsa AAAAb {x}: b"]
+
+
+@pytest.mark.parametrize("name", ["123", "0x10", "1e3", "no", "null", "pg-srv1"])
+def test_a_group_s_names_stay_texts(tmp_path: Path, name: str) -> None:
+    assert node_yml(user_data.as_at_boot(shared(tmp_path / "x"), name)).name == name
+
+
+@pytest.mark.parametrize("name", ["localhost", "debian"])
+def test_a_machine_that_nobody_named_is_left_to_patroni_node(tmp_path: Path, name: str) -> None:
+    assert name in identity.SHARED_HOST_NAMES
+    assert node_yml(user_data.as_at_boot(shared(tmp_path / "x"), name)).name is None
+
+
+def test_cloud_init_finds_nothing_to_fill_in_within_a_value(tmp_path: Path) -> None:
+    key, public = "ab{{x}}cdefg{# hijkl {% raw %}", "ssh-rsa AAAAb {{ v1 }} {%x ü😀"
+    text = shared(tmp_path / "x", key, ssh_keys=public)
+    filled = user_data.as_at_boot(text, "pg-srv1")
+    assert node_yml(filled).secrets["key"].text == key
+    assert yaml.safe_load(filled)["ssh_authorized_keys"] == [public]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "more"),
+    [
+        (NODES, {"gateway": "10.129.0.1"}),
+        (NODES, {"nameservers": ["10.129.0.2"]}),
+        (["a=10.129.0.21,52:54:00:aa:00:01"], {}),
+    ],
+)
+def test_what_a_group_has_no_use_for(tmp_path: Path, nodes: Sequence[str], more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="are not for it"):
+        user_data.write_shared(plan(*nodes, **more), KEY, TEMPLATES, tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -129,13 +173,28 @@ def test_one_cloud_config_for_a_group(tmp_path: Path) -> None:
         (["a=10.129.0.1,52:54"], {}, "is not NAME=ADDRESS or NAME=ADDRESS,MAC"),
         (["a=10.129.0.1"], {"network": "10.129.0.1/24"}, "--network: '10.129.0.1/24' is not a network"),
         (["a=10.129.0.1"], {"gateway": "10.1.0.1"}, "--gateway: 10.1.0.1 is not in 10.129.0.0/24"),
+        (["a=10.129.0.1"], {"gateway": "10.129.0.1"}, "--gateway: 10.129.0.1 is the address of a"),
+        (["a=10.129.0.1"], {"gateway": "fe80::1"}, "--gateway: fe80::1 is not in 10.129.0.0/24"),
         (["a=10.129.0.1"], {"nameservers": ["one.one"]}, "--nameserver: 'one.one'"),
+        (["a_b=10.129.0.1"], {}, "a_b=10.129.0.1: a name is a host name too"),
+        (["../x=10.129.0.1"], {}, "a name is a host name too"),
+        (["cluster.key=10.129.0.1"], {}, "a name is a host name too"),
+        ([f"{'a' * 64}=10.129.0.1"], {}, "a name is a host name too"),
+        (["Localhost=10.129.0.1"], {}, "Localhost is what machines without a name are called"),
+        (["A=10.129.0.1", "a=10.129.0.2"], {}, "a is given twice: each node has its own name"),
+        (["a=10.129.0.1"], {"ssh_keys": PRIVATE}, "--ssh-key: has a line that is no public key"),
     ],
 )
 def test_what_cannot_be_a_cluster(nodes: list[str], more: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         plan(*nodes, **more)
     assert says in (caught.value.details or "")
+
+
+def test_a_private_key_is_not_quoted() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(ssh_keys=PRIVATE)
+    assert "b3Blb" not in str(caught.value) + (caught.value.details or "")
 
 
 def test_no_node_at_all() -> None:
@@ -170,6 +229,22 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
         user_data.write(plan(), user_data.fresh_key(), tmp_path / "x")
     assert "cluster.key" in (caught.value.hint or "")
     assert (tmp_path / "x/cluster.key").read_text() == KEY + "\n"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"--output: .*/file/x cannot be made: File exists"):
+        user_data.write(plan(), KEY, tmp_path / "file/x")
+
+
+def test_a_full_disk_is_left_to_whoever_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run, "run", full)
+    with pytest.raises(OSError, match="No space left"):
+        user_data.write(plan(), KEY, tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, NoReturn, Self
 
 from foundry import log
 from foundry.errors import Cancelled, CommandFailed, ToolMissing
@@ -30,6 +30,8 @@ TAIL_LINES = 12
 GRACE_SECONDS = 8.0
 _KEPT = ("HOME", "TERM", "USER", "LOGNAME", "SSH_AUTH_SOCK", "GNUPGHOME", "PIP_CERT")
 _KEPT_SUFFIXES = ("_proxy", "_PROXY", "_CA_BUNDLE", "_CERT_FILE", "_CERT_DIR")
+
+_LEASH = ("setpriv", "--pdeathsig", "KILL", "--")
 
 _live: set[Process] = set()
 _lock = threading.Lock()
@@ -100,7 +102,11 @@ def contained(args: Sequence[str], *, network: bool = True, proc: Path = Path("/
 
 
 class Process:
-    """A command under way. Use it as a context manager: leaving it ends the command and all of its group."""
+    """A command under way. Use it as a context manager: leaving it ends the command and all of its group.
+
+    cleaning: a short command that takes back what others did, and therefore runs even after cancel(). leash: whether
+    the kernel ends the command together with the thread that has started it.
+    """
 
     def __init__(
         self,
@@ -109,10 +115,12 @@ class Process:
         name: str,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        stdin: IO[bytes] | None = None,
+        stdin: IO[bytes] | int | None = None,
         on_line: Callable[[str], None] | None = None,
+        cleaning: bool = False,
+        leash: bool = True,
     ) -> None:
-        if _cancelled.is_set():
+        if _cancelled.is_set() and not cleaning:
             raise Cancelled("interrupted")
         self.args = tuple(str(a) for a in args)
         if not shutil.which(self.args[0], path=environment(env)["PATH"]):
@@ -130,10 +138,10 @@ class Process:
             self._sink.flush()
         try:
             self.popen = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *self.args],
+                [*(_LEASH if leash else ()), *self.args],
                 cwd=cwd,
                 env=environment(env),
-                stdin=stdin or subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -144,6 +152,8 @@ class Process:
             if isinstance(error, FileNotFoundError):
                 raise ToolMissing(f"cannot run {self.args[0]}: {error}") from error
             raise
+        if cleaning:
+            return
         with _lock:
             _live.add(self)
         if _cancelled.is_set():
@@ -167,6 +177,12 @@ class Process:
             self._close()
 
     def _copy(self) -> None:
+        for line in self.heard():
+            if self._on_line:
+                self._on_line(line)
+
+    def heard(self) -> Iterator[str]:
+        """Each line of output as it comes, until the command closes it."""
         assert self.popen.stdout is not None
         for raw in self.popen.stdout:
             line = raw.decode("utf-8", "replace").rstrip("\r\n")
@@ -176,8 +192,7 @@ class Process:
             if self._sink:
                 self._sink.write(line + "\n")
                 self._sink.flush()
-            if self._on_line:
-                self._on_line(line)
+            yield line
 
     def follow(self, then: Callable[[], object] | None = None) -> None:
         """Do what pump() does in a thread of its own, for a command in the background; then is called at its end."""
@@ -231,6 +246,38 @@ class Process:
             self.popen.stdout.close()
 
 
+class Attached(Process):
+    """A command that may go on by itself: it has a pipe for its input, whose end tells it that we have gone."""
+
+    def __init__(self, args: Sequence[str], *, name: str, cwd: Path | None = None) -> None:
+        super().__init__(args, name=name, cwd=cwd, stdin=subprocess.PIPE, leash=False)
+        self._released = False
+
+    def __exit__(self, *_: object) -> None:
+        if not self._released:
+            super().__exit__()
+        assert self.popen.stdin is not None
+        with suppress(OSError):
+            self.popen.stdin.close()
+
+    def let_go(self, word: str) -> None:
+        """Write a line to the command, and leave it running. Raises OSError when it has ended."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(f"{word}\n".encode())
+        self.popen.stdin.flush()
+        self._released = True
+        self._forget()
+        self._close()
+        # Nobody waits for it any more, and nobody has to.
+        self.popen.returncode = 0
+
+
+def become(args: Sequence[str | Path]) -> NoReturn:
+    """Replace this process by a command that has the user's own terminal."""
+    words = [str(a) for a in args]
+    os.execvpe(words[0], words, environment())  # noqa: S606 - no shell is wanted
+
+
 def _open_log(name: str) -> Path | None:
     if _log_dir is None:
         return None
@@ -251,16 +298,17 @@ def run(
     what: str | None = None,
     hint: str | None = None,
     on_line: Callable[[str], None] | None = log.activity,
+    cleaning: bool = False,
 ) -> Result:
     """Run a command to its end.
 
     name: of its log file (default: the program's). timeout: seconds. what: the subject of the error.
-    on_line: called with each line of output as it comes.
+    on_line: called with each line of output as it comes. cleaning: see Process.
     Raises CommandFailed when it exits with another code than 0 (unless check is False) or takes longer than timeout.
     """
     words = [str(a) for a in args]
     title = name or Path(words[0]).name
-    with Process(words, name=title, cwd=cwd, env=env, stdin=stdin, on_line=on_line) as process:
+    with Process(words, name=title, cwd=cwd, env=env, stdin=stdin, on_line=on_line, cleaning=cleaning) as process:
         expired = threading.Event()
 
         def expire() -> None:
@@ -276,7 +324,7 @@ def run(
         finally:
             if timer:
                 timer.cancel()
-    if _cancelled.is_set():
+    if _cancelled.is_set() and not cleaning:
         raise Cancelled("interrupted")
     if expired.is_set():
         raise _failed(what or title, f"took longer than {timeout:.0f} s", process, hint)

@@ -43,6 +43,7 @@ def test(cfg: Config, workspace: Workspace, *, fast: bool, show: Callable[[str],
     costly: list[Step] = [
         ("image", lambda: _image(cfg, workspace, show)),
         ("pipeline tests", lambda: pytest(workspace, workspace.pipeline_suite, show)),
+        ("cluster tests", lambda: pytest(workspace, workspace.cluster_suite, show)),
     ]
     parts = [_run(*step) for step in cheap]
     for name, act in [] if fast else costly:

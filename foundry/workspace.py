@@ -91,6 +91,11 @@ class Workspace:
         """Golden images, one folder for each version, with manifest, checksums and verdicts."""
         return self.build / "images"
 
+    @property
+    def labs(self) -> Path:
+        """Clusters for trying things out, one folder each."""
+        return self.build / "labs"
+
     # sources of the project itself
 
     @property
@@ -128,6 +133,10 @@ class Workspace:
     @property
     def pipeline_suite(self) -> Path:
         return self.root / "tests" / "pipeline"
+
+    @property
+    def cluster_suite(self) -> Path:
+        return self.root / "tests" / "cluster"
 
     @property
     def host_packages(self) -> Path:

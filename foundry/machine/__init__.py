@@ -24,8 +24,9 @@ class Spec:
     image: the disk, never written to. format: its qemu-img format. folder: the machine's own (overlay, seed, keys,
     console log; made if missing). private_key: of the key in seed.ssh_public_key. memory_mib: MiB. disk_gib: the size
     of the disk that the guest sees, in GiB; None leaves the image's. firmware, accelerator: of virtual machines only.
-    online: whether the guest may reach what the host reaches. network, nics: of containers only, the network that they
-    share (default: one of its own) and their cards (default: one, with the MAC of the seed's address).
+    online: whether the guest may reach what the host reaches. network, nics: a network that machines share, and their
+    cards on it; a container without one gets its own, with one card that has the MAC of the seed's address, a virtual
+    machine gets QEMU's.
     """
 
     name: str
@@ -68,6 +69,9 @@ class Machine(Protocol):
         Raises GuestError when it cannot be started.
         """
 
+    def dead(self) -> str | None:
+        """Why this machine cannot answer: it is off, or it ended by itself; None while it runs."""
+
     def wait_ready(self, timeout: float) -> float:
         """Wait until ssh answers and the boot is over (cloud-init included, failed units or not).
 
@@ -85,7 +89,7 @@ class Machine(Protocol):
         """Switch the machine off without a warning; `boot` starts it again from the same disk."""
 
     def cut_network(self) -> None:
-        """Pull the cable, ssh included."""
+        """Pull the cables; ssh goes with them only where the machine shares no network."""
 
     def restore_network(self) -> None:
         """Put the cable back."""

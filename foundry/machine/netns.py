@@ -1,11 +1,15 @@
-"""A private network for machines without a host's: namespaces with a switch, out of which nothing leads."""
+"""A private network for machines without a host's: namespaces with a switch, out of which nothing leads.
+
+Faults are set at the switch, so the machines know nothing of them: cables are pulled, and frames between two machines
+are dropped by nftables' bridge family, in one direction or both.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +19,7 @@ from foundry import run
 from foundry.workspace import NAMESPACES
 
 _NAME = re.compile(r"pf-(\d+)-[0-9a-f]{6}(?:-\d+)?")
+_FAULTS = "faults"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class Network:
     ) -> None:
         self.close()
 
+    @property
+    def switch(self) -> Path:
+        """The path of the switches' own namespace."""
+        return NAMESPACES / self.name
+
     def attach(self, machine: str, nics: Sequence[Nic]) -> Path:
         """Make a machine's namespace with its cards (eth0, eth1, …), cables plugged in; returns the namespace's path.
 
@@ -59,27 +69,55 @@ class Network:
             for number in range(len(self._ports[machine])):
                 _ip("-n", space, "address", "flush", "dev", f"eth{number}")
                 _ip("-n", space, "link", "set", f"eth{number}", "down")
-        if machine not in self._machines:
+        else:
             space = f"{self.name}-{len(self._machines)}"
             _ip("netns", "add", space)
             self._machines[machine] = space
-            self._ports[machine] = []
             _ip("-n", space, "link", "set", "lo", "up")
             for number, nic in enumerate(nics):
-                self._plug(machine, space, number, nic)
+                port = self._new_port(machine, number)
+                card = ["type", "veth", "peer", "name", f"eth{number}", "address", nic.mac, "netns", space]
+                _ip("-n", self.name, "link", "add", port, *card)
+                self._plug(port, nic.switch)
         return NAMESPACES / self._machines[machine]
 
-    def _plug(self, machine: str, space: str, number: int, nic: Nic) -> None:
-        switch = f"br{nic.switch}"
-        if nic.switch not in self._switches:
+    def taps(self, machine: str, nics: Sequence[Nic]) -> list[str]:
+        """Make a tap device in the switches' namespace for each card of a virtual machine; returns their names.
+
+        QEMU opens them from within that namespace. A machine that has been here before keeps its own.
+        """
+        if machine not in self._ports:
+            for number, nic in enumerate(nics):
+                port = self._new_port(machine, number)
+                _ip("-n", self.name, "tuntap", "add", "dev", port, "mode", "tap")
+                self._plug(port, nic.switch)
+        return list(self._ports[machine])
+
+    def _new_port(self, machine: str, number: int) -> str:
+        ports = self._ports.setdefault(machine, [])
+        ports.append(f"p{list(self._ports).index(machine) + 1}n{number}")
+        return ports[-1]
+
+    def _plug(self, port: str, number: int) -> None:
+        switch = self._switch(number)
+        _ip("-n", self.name, "link", "set", port, "master", switch, "up")
+
+    def _switch(self, number: int) -> str:
+        switch = f"br{number}"
+        if number not in self._switches:
             _ip("-n", self.name, "link", "add", switch, "type", "bridge")
             _ip("-n", self.name, "link", "set", switch, "up")
-            self._switches.add(nic.switch)
-        port = f"p{len(self._machines)}n{number}"
-        card = ["type", "veth", "peer", "name", f"eth{number}", "address", nic.mac, "netns", space]
-        _ip("-n", self.name, "link", "add", port, *card)
-        _ip("-n", self.name, "link", "set", port, "master", switch, "up")
-        self._ports[machine].append(port)
+            self._switches.add(number)
+        return switch
+
+    def join(self, cidr: str) -> list[str]:
+        """Give the switches' namespace itself an address on the first switch: for a store, and for clients.
+
+        Returns the words with which a command runs there.
+        """
+        _ip("-n", self.name, "link", "set", "lo", "up")
+        _ip("-n", self.name, "address", "replace", cidr, "dev", self._switch(0))
+        return ["nsenter", f"--net={self.switch}"]
 
     def cut(self, machine: str) -> None:
         """Pull a machine's cables out of the switch."""
@@ -89,6 +127,32 @@ class Network:
         """Plug them in again."""
         self._set(machine, "up")
 
+    def drop(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Lose every frame from the first machine of a pair to the second, in place of earlier losses.
+
+        The other direction is a pair of its own. Raises ToolMissing without nft.
+        """
+        run.find("nft", "nftables")
+        rules = [
+            f"add rule bridge {_FAULTS} forward iifname {source} oifname {target} drop"
+            for one, other in pairs
+            for source in self._ports[one]
+            for target in self._ports[other]
+        ]
+        table = [f"add table bridge {_FAULTS}", f"delete table bridge {_FAULTS}", f"add table bridge {_FAULTS}"]
+        chain = f"add chain bridge {_FAULTS} forward {{ type filter hook forward priority 0; }}"
+        _nft(self.name, "; ".join([*table, chain, *rules]))
+
+    def split(self, *groups: Iterable[str]) -> None:
+        """Let the machines of each group see each other only; who is in no group sees all that are in none."""
+        side = {machine: number for number, group in enumerate(groups) for machine in group}
+        machines = list(self._ports)
+        self.drop((a, b) for a in machines for b in machines if a != b and side.get(a) != side.get(b))
+
+    def heal(self) -> None:
+        """End the losses of drop and split."""
+        self.drop(())
+
     def _set(self, machine: str, state: str) -> None:
         for port in self._ports[machine]:
             _ip("-n", self.name, "link", "set", port, state)
@@ -96,8 +160,9 @@ class Network:
     def close(self) -> None:
         """Remove the namespaces, and with them every card and switch."""
         for space in [*self._machines.values(), self.name]:
-            _ip("netns", "delete", space, check=False)
+            _ip("netns", "delete", space, check=False, cleaning=True)
         self._machines.clear()
+        self._ports.clear()
 
 
 def sweep() -> None:
@@ -108,5 +173,9 @@ def sweep() -> None:
             _ip("netns", "delete", path.name, check=False)
 
 
-def _ip(*words: str, check: bool = True) -> None:
-    run.run(["ip", *words], name="ip", on_line=None, check=check)
+def _ip(*words: str, check: bool = True, cleaning: bool = False) -> None:
+    run.run(["ip", *words], name="ip", on_line=None, check=check, cleaning=cleaning)
+
+
+def _nft(space: str, script: str) -> None:
+    run.run(["ip", "netns", "exec", space, "nft", script], name="nft", on_line=None)

@@ -1,7 +1,8 @@
 """A virtual machine: QEMU over the exact bytes of a disk, with its firmware, boot loader and kernel.
 
-The disk is the read-only backing file of an overlay. The only network is QEMU's own, with one port of the host's
-loopback forwarded to the guest's sshd; unless the machine is online, nothing of it leaves QEMU.
+The disk is the read-only backing file of an overlay. The network of a machine by itself is QEMU's own, with one port
+of the host's loopback forwarded to the guest's sshd; unless the machine is online, nothing of it leaves QEMU. Machines
+that share a network have cards on its switch, and QEMU's own for ssh alone, in the namespace of the switch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ipaddress
 import json
 import re
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,11 +22,15 @@ from foundry import files, run
 from foundry.errors import GuestError, ToolMissing
 from foundry.machine import Spec, seed, wait
 from foundry.machine.qmp import Monitor
+from foundry.machine.seed import StaticAddress
 from foundry.machine.ssh import Connection
 from foundry.run import Process, Result
 from foundry.workspace import OVMF, Workspace
 
 DEFAULT_MAC = "52:54:00:50:47:01"
+CONTROL_MAC = "52:54:00:50:47:ff"
+CONTROL = StaticAddress("192.0.2.15/24", (("macaddress", CONTROL_MAC),))
+"""The card of a machine on a shared network that only ssh comes in by (addresses: RFC 5737, section 3)."""
 # The kernel's limit for the path of a unix socket is 107 bytes; ssh appends some of its own while it makes one.
 _LONGEST_SOCKET = 80
 _START_SECONDS = 15.0
@@ -69,7 +75,13 @@ class VirtualMachine:
         self._process.follow()
         port = self._forwarded_port()
         control = self._sockets / "ssh"
-        self._connection = Connection(self.spec, self.ssh_config, port, control, self.dead, self.console_log)
+        proxy = []
+        if self.spec.network:
+            enter = ["nsenter", f"--net={self.spec.network.switch}"]
+            proxy = [*enter, sys.executable, "-m", "foundry.machine.pass_socket", str(port)]
+        self._connection = Connection(
+            self.spec, self.ssh_config, port, control, self.dead, self.console_log, proxy=proxy
+        )
 
     def _make_overlay(self) -> None:
         if self.overlay.exists():
@@ -89,7 +101,18 @@ class VirtualMachine:
     def _command(self, iso: Path) -> list[str]:
         spec = self.spec
         qemu = run.find("qemu-system-x86_64", "qemu-system-x86")
-        words = [str(qemu), "-name", spec.name, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"]
+        words = [
+            *self._space(),
+            str(qemu),
+            "-name",
+            spec.name,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-vga",
+            "std",
+        ]
         words += ["-sandbox", "on", "-machine", "pc", "-m", str(spec.memory_mib), "-smp", str(spec.cpus)]
         # 5-level paging costs an emulated machine seconds and gives it nothing.
         tcg = ["-accel", "tcg,thread=multi", "-cpu", "max,-la57"]
@@ -100,11 +123,12 @@ class VirtualMachine:
         seed_disk = {"driver": "raw", "node-name": "seed", "read-only": True}
         seed_disk["file"] = {"driver": "file", "filename": str(iso), "read-only": True}
         words += ["-blockdev", json.dumps(seed_disk), "-device", "virtio-blk-pci,drive=seed"]
+        words += self._shared_cards()
         words += ["-netdev", self._network(), "-device", f"virtio-net-pci,netdev=net0,id=nic0,mac={self._mac()}"]
         words += ["-device", "virtio-rng-pci"]
         console = f"file,id=console,path={_comma(self.console_log)},append=on"
         words += ["-chardev", console, "-serial", "chardev:console"]
-        return [*words, "-qmp", f"unix:{_comma(self._qmp)},server=on,wait=off"]
+        return [*self._space(), *words, "-qmp", f"unix:{_comma(self._qmp)},server=on,wait=off"]
 
     @property
     def _qmp(self) -> Path:
@@ -133,8 +157,25 @@ class VirtualMachine:
         drive = "if=pflash,format=raw,"
         return ["-drive", f"{drive}readonly=on,file={_comma(code)}", "-drive", f"{drive}file={_comma(own)}"]
 
+    def _space(self) -> list[str]:
+        return ["nsenter", f"--net={self.spec.network.switch}", "--"] if self.spec.network else []
+
+    def _shared_cards(self) -> list[str]:
+        if self.spec.network is None:
+            return []
+        words = []
+        taps = self.spec.network.taps(self.spec.name, self.spec.nics)
+        for number, (tap, nic) in enumerate(zip(taps, self.spec.nics, strict=True)):
+            words += ["-netdev", f"tap,id=lan{number},ifname={tap},script=no,downscript=no"]
+            words += ["-device", f"virtio-net-pci,netdev=lan{number},mac={nic.mac}"]
+        return words
+
+    @property
+    def _own_address(self) -> StaticAddress | None:
+        return CONTROL if self.spec.network else self.spec.seed.static
+
     def _network(self) -> str:
-        static = self.spec.seed.static
+        static = self._own_address
         words = ["user", "id=net0", f"restrict={'off' if self.spec.online else 'on'}"]
         target = ""
         if static:
@@ -147,7 +188,7 @@ class VirtualMachine:
         return ",".join([*words, f"hostfwd=tcp:127.0.0.1:0-{target}:22"])
 
     def _mac(self) -> str:
-        static = self.spec.seed.static
+        static = self._own_address
         return dict(static.match).get("macaddress", DEFAULT_MAC) if static else DEFAULT_MAC
 
     def _forwarded_port(self) -> int:
@@ -220,10 +261,16 @@ class VirtualMachine:
         self._disconnect()
 
     def cut_network(self) -> None:
-        self._set_link(up=False)
+        if self.spec.network:
+            self.spec.network.cut(self.spec.name)
+        else:
+            self._set_link(up=False)
 
     def restore_network(self) -> None:
-        self._set_link(up=True)
+        if self.spec.network:
+            self.spec.network.restore(self.spec.name)
+        else:
+            self._set_link(up=True)
 
     def _set_link(self, *, up: bool) -> None:
         reason = self.dead()

@@ -19,8 +19,10 @@ _HOPELESS = re.compile(
 )
 
 
-def console_tail(path: Path, lines: int = CONSOLE_LINES) -> str:
+def console_tail(path: Path | None, lines: int = CONSOLE_LINES) -> str:
     """The last lines of a console log, without terminal escapes and blank lines; "" where there is none."""
+    if path is None:
+        return ""
     try:
         with path.open("rb") as stream:
             stream.seek(0, 2)
@@ -46,12 +48,12 @@ def until(
     what: str,
     timeout: float,
     dead: Callable[[], str | None],
-    console: Path,
+    console: Path | None = None,
     interval: float = 0.5,
 ) -> object:
     """Call check every interval seconds until it says (True, value), and return that value.
 
-    dead: why waiting is pointless by now, or None. console: the serial console's log.
+    dead: why waiting is pointless by now, or None. console: the serial console's log, where one machine is waited for.
     Raises GuestError when dead() or the console says that it is over, or after timeout seconds, with the last value
     that check saw and the console's last lines; Cancelled when the run was interrupted.
     """
@@ -73,12 +75,14 @@ def until(
     raise _failed(f"{what}: not within {timeout:.0f} s", elapsed, last, console)
 
 
-def _newest(console: Path) -> str:
+def _newest(console: Path | None) -> str:
     return console_tail(console, 1)[:100]
 
 
-def _failed(brief: str, elapsed: float, last: object, console: Path) -> GuestError:
-    tail = console_tail(console)
+def _failed(brief: str, elapsed: float, last: object, console: Path | None) -> GuestError:
     seen = f"last value seen after {elapsed:.0f} s: {last}"
+    if console is None:
+        return GuestError(brief, details=seen)
+    tail = console_tail(console)
     said = f"the console's last lines:\n{tail}" if tail else "the console is empty"
     return GuestError(brief, details=f"{seen}\n{said}", log=console if console.exists() else None)

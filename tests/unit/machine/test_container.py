@@ -20,7 +20,7 @@ def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """What ip(8) would have been told."""
     told: list[str] = []
     monkeypatch.setattr(netns, "NAMESPACES", tmp_path)
-    monkeypatch.setattr(netns, "_ip", lambda *words, check=True: told.append(" ".join(words)))
+    monkeypatch.setattr(netns, "_ip", lambda *words, check=True, cleaning=False: told.append(" ".join(words)))
     monkeypatch.setattr(netns.run, "find", lambda *_: Path("/sbin/ip"))
     return told
 

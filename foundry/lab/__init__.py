@@ -1,0 +1,1 @@
+"""The cluster lab: nodes of one image on a private network, and everything that production does to them."""

@@ -1,0 +1,228 @@
+"""A lab under way: its machines, its network, and what its cluster says of itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from foundry import files, log
+from foundry.errors import FoundryError, GuestError
+from foundry.lab.plan import CLIENT, NETWORK, Node, Plan
+from foundry.lab.store import Etcd
+from foundry.machine import MAKERS, Machine, Spec, seed, ssh, wait
+from foundry.machine.netns import Network, Nic
+from foundry.machine.vm import CONTROL
+from foundry.workspace import Workspace
+
+LIST = "patronictl -c /etc/patroni/patroni.yml list"
+READY_SECONDS = {"container": 120.0, "vm": 900.0}
+FORM_SECONDS = {"container": 120.0, "vm": 600.0}
+
+
+@dataclass(frozen=True)
+class Member:
+    """What Patroni says of one member (REST API, GET /cluster). lag: bytes, None where unknown."""
+
+    name: str
+    host: str
+    role: str
+    state: str
+    timeline: int | None = None
+    lag: int | None = None
+    pending_restart: bool = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it leads, or streams from who leads."""
+        return self.state == ("running" if self.role == "leader" else "streaming")
+
+
+class Cluster:
+    """Nodes of one image that see each other and nothing else. Leaving the block ends all of it.
+
+    Machines are booted by the thread that calls, which has to outlive them.
+    """
+
+    def __init__(self, plan: Plan, workspace: Workspace, folder: Path) -> None:
+        self.plan = plan
+        self.workspace = workspace
+        self.folder = folder
+        self.nodes: dict[str, Node] = {}
+        self.machines: dict[str, Machine] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.private, self.public = ssh.key_pair(folder / "keys")
+        self.network = Network()
+        self.store: Etcd | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every machine, the store and the network."""
+        for machine in self.machines.values():
+            machine.stop()
+        if self.store:
+            self.store.stop()
+        self.network.close()
+
+    def up(self) -> float:
+        """Boot all nodes, and wait until one leads and all others stream from it; returns the seconds that took.
+
+        Raises GuestError when a machine does not come up, or the cluster does not form.
+        """
+        begin = time.monotonic()
+        self.network.join(f"{CLIENT}/{NETWORK.prefixlen}")
+        if self.plan.dcs == "etcd3":
+            self.store = Etcd(self.network, self.workspace, self.folder / "etcd")
+            self.store.start()
+        for member in self.plan.members:
+            self.boot(member)
+        self.wait_ready()
+        self.wait_formed(self.plan.nodes)
+        return time.monotonic() - begin
+
+    def boot(self, node: Node, **changes: Any) -> Machine:
+        """Switch a node on, for the first time or again. changes: of its Spec."""
+        machine = self.machines.get(node.name)
+        if machine is None:
+            spec = replace(self.spec(node), **changes)
+            machine = MAKERS[self.plan.machine](spec, self.workspace)
+            self.machines[node.name] = machine
+            self.nodes[node.name] = node
+        log.info(f"booting {node.name} ({node.address})")
+        machine.boot()
+        return machine
+
+    def remove(self, name: str) -> None:
+        """Switch a node off for good; its folder stays until the lab is removed."""
+        self.machines.pop(name).stop()
+        self.nodes.pop(name)
+
+    def spec(self, node: Node, *, node_yml: str | None = None, instance: str | None = None) -> Spec:
+        """What a node boots as."""
+        plan = self.plan
+        return Spec(
+            name=node.name,
+            image=Path(plan.image),
+            seed=seed.NodeSeed(
+                instance or f"i-{node.name}-{files.sha256_text(plan.key)[:8]}",
+                node.name,
+                node_yml or plan.node_yml(node),
+                self.public,
+                network=self._addresses(node),
+            ),
+            folder=self.folder / "machines" / node.name,
+            private_key=self.private,
+            format=plan.format,
+            cpus=plan.cpus,
+            memory_mib=plan.memory_mib,
+            accelerator="kvm" if plan.accelerator == "kvm" else "tcg",
+            network=self.network,
+            nics=(Nic(node.mac),),
+        )
+
+    def _addresses(self, node: Node) -> Mapping[str, Any]:
+        lan = {"match": {"macaddress": node.mac}, "addresses": [f"{node.address}/{NETWORK.prefixlen}"]}
+        if self.plan.machine == "container":
+            return {"version": 2, "ethernets": {"eth0": {**lan, "match": {"name": "eth0"}}}}
+        control = {"match": dict(CONTROL.match), "addresses": [CONTROL.cidr]}
+        return {"version": 2, "ethernets": {"lan": lan, "control": control}}
+
+    def wait_ready(self, names: Sequence[str] | None = None) -> None:
+        """Wait until these machines (default: all) have booted. Raises GuestError."""
+        for name in names or list(self.machines):
+            seconds = self.machines[name].wait_ready(READY_SECONDS[self.plan.machine])
+            log.info(f"{name} was up after {seconds:.0f} s")
+
+    def seen_by(self, name: str) -> list[Member]:
+        """What one node's Patroni says of the cluster; nothing where it does not answer. Raises GuestError if lost."""
+        url = f"http://{self.nodes[name].address}:8008/cluster"
+        return parse_members(self.machines[name].ssh(f"curl -sS -m 3 {url}", check=False, timeout=20).output)
+
+    def members(self) -> list[Member]:
+        """The cluster as the first machine that answers sees it; nothing where none does."""
+        for name, machine in self.machines.items():
+            if machine.dead() is None:
+                try:
+                    found = self.seen_by(name)
+                except GuestError:
+                    continue
+                if found:
+                    return found
+        return []
+
+    def leader(self) -> str | None:
+        """The name of the member that leads, as far as anyone knows."""
+        return next((m.name for m in self.members() if m.role == "leader"), None)
+
+    def wait_formed(self, count: int, seconds: float | None = None) -> list[Member]:
+        """Wait until there are count members, one of which leads while the others stream. Raises GuestError."""
+
+        def formed(found: list[Member]) -> bool:
+            leaders = [m for m in found if m.role in ("leader", "standby_leader")]
+            return len(found) == count and len(leaders) == 1 and all(m.healthy for m in found)
+
+        return self.wait_members(formed, f"a cluster of {count}", seconds or FORM_SECONDS[self.plan.machine])
+
+    def wait_members(self, good: Callable[[list[Member]], bool], what: str, seconds: float) -> list[Member]:
+        """Wait until the members are as good says; fails at once when every machine has died. Raises GuestError."""
+
+        def look() -> tuple[bool, object]:
+            found = self.members()
+            log.activity("  ".join(f"{m.name} {m.role} {m.state}" for m in found) or "no member yet")
+            return good(found), found
+
+        found = wait.until(look, what=what, timeout=seconds, dead=self._all_dead, interval=0.3)
+        assert isinstance(found, list)
+        return found
+
+    def _all_dead(self) -> str | None:
+        reasons = [machine.dead() for machine in self.machines.values()]
+        return str(reasons[0]) if reasons and all(reasons) else None
+
+    def patronictl_list(self) -> str:
+        """The table that `patronictl list` prints, from the first node that answers. Raises FoundryError."""
+        failures = []
+        for name, machine in self.machines.items():
+            answer = machine.ssh(LIST, check=False) if machine.dead() is None else None
+            if answer is not None and answer.returncode == 0:
+                return answer.output
+            failures.append(f"{name}: {answer.output if answer else machine.dead()}")
+        raise FoundryError("no node of the lab answers patronictl", details="\n".join(failures))
+
+    def collect_logs(self, folder: Path) -> list[Path]:
+        """Copy every machine's console, journal and cloud-init logs into folder."""
+        return [path for machine in self.machines.values() for path in machine.collect_logs(folder)]
+
+
+def parse_members(text: str) -> list[Member]:
+    """The members in an answer of GET /cluster; nothing where it is no such answer."""
+    try:
+        listed = json.loads(text)["members"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    found = []
+    for entry in listed:
+        lag = entry.get("lag")
+        found.append(
+            Member(
+                name=entry["name"],
+                host=str(entry.get("host", "")),
+                role=entry.get("role", ""),
+                state=entry.get("state", ""),
+                timeline=entry.get("timeline"),
+                lag=lag if isinstance(lag, int) else None,
+                pending_restart=bool(entry.get("pending_restart")),
+            )
+        )
+    return sorted(found, key=lambda m: m.name)

@@ -16,7 +16,7 @@ from patroni_node.paths import POSTGRESQL_MAJOR, Paths
 HEADER = "# Written by patroni-node from `archive:` of node.yml."
 PROGRAM = "usr/bin/pgbackrest"
 # pgBackRest makes no backup unless it finds its own name in archive_command (backup.c, error 68).
-PUSH = "/usr/lib/patroni-node/pgbackrest-push"
+PUSH = "/usr/libexec/patroni-node/pgbackrest-push"
 # An idle server hands over what it has after this, so no more than it is lost with the machine; the tutorial's value.
 TIMEOUT = "1800s"
 

@@ -47,7 +47,7 @@ def test_off_by_default(node: Node, text: str) -> None:
 def test_on_with_all_defaults(node: Node) -> None:
     found = postgresql(node, ON)
     assert found["parameters"]["archive_mode"] == "on"
-    assert found["parameters"]["archive_command"] == '/usr/lib/patroni-node/pgbackrest-push pg-15-cluster "%p"'
+    assert found["parameters"]["archive_command"] == '/usr/libexec/patroni-node/pgbackrest-push pg-15-cluster "%p"'
     assert found["recovery_conf"] == {"restore_command": 'pgbackrest --stanza=pg-15-cluster archive-get %f "%p"'}
     assert found["create_replica_methods"] == ["pgbackrest", "basebackup"]
     assert found["pgbackrest"]["command"] == "pgbackrest --stanza=pg-15-cluster --delta restore"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from foundry import config, image, run
 from foundry.lab.cluster import Cluster
 from foundry.lab.plan import Plan
 from foundry.workspace import Workspace
-from tests.pipeline.harness import ROOT, gone
+from tests.pipeline.harness import ROOT, gone, tell_all
 
 HEAL_SECONDS = 120
 
@@ -84,8 +84,11 @@ def cluster(clusters: Clusters, request: pytest.FixtureRequest) -> Iterator[Clus
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    tell_all(report, call.excinfo.value if call.excinfo else None)
     if report.failed:
         item.failed = True  # type: ignore[attr-defined]
     return report

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from foundry.workspace import Workspace
-from tests.pipeline.harness import DOWNLOADS, ROOT, STAGES, Ended, copy, gone, inv
+from tests.pipeline.harness import DOWNLOADS, ROOT, STAGES, Ended, copy, gone, inv, tell_all
 from tests.pipeline.lab import Lab
 
 Scratch = Callable[..., Path]
@@ -65,3 +65,10 @@ def lab(built: Path, playground: Path) -> Iterator[Lab]:
     """Machines of the built image on a network of their own, all of them gone after the test."""
     with Lab(built, playground / f"lab-{secrets.token_hex(3)}") as found:
         yield found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    tell_all(report, call.excinfo.value if call.excinfo else None)
+    return report

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import pytest
+
+from foundry.errors import FoundryError
+
 ROOT = Path(__file__).parents[2]
 STAGES = ("archive", "chroot", "patroni-venv", "patroni-node", "base", "packer", "images")
 TEMPORARY = Path("/tmp")
@@ -131,6 +135,13 @@ def inv(build: Path, *words: str, seconds: float = 60, **options: object) -> End
     """Run ./inv to its end, which must come within seconds; options: of Inv."""
     with Inv(build, *words, **options) as run:  # type: ignore[arg-type]
         return run.end(seconds)
+
+
+def tell_all(report: pytest.TestReport, error: BaseException | None) -> None:
+    """Show what else an error of ours knows: the last value seen, the console's last lines, its log."""
+    if isinstance(error, FoundryError):
+        known = (error.details, error.log and f"log: {error.log}", error.hint and f"hint: {error.hint}")
+        report.sections.append(("details", "\n".join(text for text in known if text)))
 
 
 def copy(source: Path, target: Path, names: Sequence[str]) -> Path:

@@ -54,7 +54,13 @@ def test_shell_scripts_are_found_by_their_first_line(tmp_path: Path) -> None:
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, FoundryError | None]:
     """How each part of the suite ends; a test changes it."""
-    ends: dict[str, FoundryError | None] = {"lint": None, "unit": None, "image": None, "pipeline": None}
+    ends: dict[str, FoundryError | None] = {
+        "lint": None,
+        "unit": None,
+        "image": None,
+        "pipeline": None,
+        "cluster": None,
+    }
 
     def end(name: str) -> None:
         error = ends[name]
@@ -73,7 +79,7 @@ def outcomes(found: Sequence[suite.Part]) -> list[tuple[str, str]]:
 
 def test_the_whole_suite(cfg: config.Config, workspace: Workspace, parts: dict[str, Any]) -> None:
     found = suite.test(cfg, workspace, fast=False, show=print)
-    assert [name for name, _ in outcomes(found)] == ["lint", "unit tests", "image", "pipeline tests"]
+    assert [name for name, _ in outcomes(found)] == ["lint", "unit tests", "image", "pipeline tests", "cluster tests"]
     assert {outcome for _, outcome in outcomes(found)} == {"passed"}
 
 
@@ -81,7 +87,7 @@ def test_the_fast_suite(cfg: config.Config, workspace: Workspace, parts: dict[st
     assert outcomes(suite.test(cfg, workspace, fast=True, show=print)) == [("lint", "passed"), ("unit tests", "passed")]
 
 
-@pytest.mark.parametrize("failing", ["lint", "unit", "image", "pipeline"])
+@pytest.mark.parametrize("failing", ["lint", "unit", "image", "pipeline", "cluster"])
 def test_a_failing_part_fails_the_suite(
     cfg: config.Config, workspace: Workspace, parts: dict[str, Any], failing: str
 ) -> None:

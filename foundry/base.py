@@ -1,12 +1,14 @@
 """The base stage: a bootable disk with the slow-changing packages already installed, cached by its inputs.
 
-mmdebstrap unpacks and configures the packages of the local repository in a folder; disk.py makes that a disk.
+mmdebstrap unpacks and configures the packages of the local repository in a folder; patroni-venv, which changes as
+seldom and would take long to unpack in an emulated guest, goes on top; disk.py makes that a disk.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +19,21 @@ from foundry.config import Config, Image
 from foundry.workspace import Workspace
 
 IMAGE = "base.qcow2"
+VENV_DIGEST = "patroni-venv.sha256"
 # Debian ships both disabled; the second lets a kernel command line configure the network, as the Packer step does.
 ENABLED = ("systemd-networkd.service", "systemd-network-generator.service")
 
 
 # For ext4 on LVM, which no image has; looking for it takes seconds of each boot.
 DISABLED = ("e2scrub_reap.service", "e2scrub_all.timer")
+
+
+@dataclass(frozen=True)
+class Venv:
+    """The package patroni-venv, which may still be under way: its stage's key, and what waits for its .deb."""
+
+    key: str
+    wait: Callable[[], Path]
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,8 @@ class Base:
         return stages.output_digest(self.folder, IMAGE)
 
 
-def build(config: Config, image: Image, packages: archive.Archive, workspace: Workspace) -> Base:
-    """Make the base of an image, or find it made. Raises CommandFailed, FoundryError."""
+def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, workspace: Workspace) -> Base:
+    """Make the base of an image, or find it made. Raises CommandFailed, FoundryError, and what venv.wait does."""
     templates = workspace.templates / "base"
     sources = apt.sources(config, image.suite)
     inputs = {
@@ -59,11 +70,16 @@ def build(config: Config, image: Image, packages: archive.Archive, workspace: Wo
         **files.tree_digests([templates], workspace.root),
         **stages.recipe(disk, sys.modules[__name__]),
         "consul": files.sha256(packages.consul) if packages.consul else "none",
+        "patroni-venv": venv.key,
         "suite": image.suite,
         "disk size": str(image.disk_size),
         "sources": files.canonical([s.line() for s in sources]),
     }
     decision = stages.decide(workspace, "base", inputs)
+    if decision.reuse and _installed_venv(decision.folder) != files.sha256(venv.wait()):
+        # Built anew from the same inputs, not to the same bytes: the manifest would name a package that is not there.
+        (decision.folder / stages.RECORD).unlink()
+        decision = stages.decide(workspace, "base", inputs)
     identity = disk.Identity.of(decision.key)
 
     def act(scratch: Path) -> None:
@@ -71,7 +87,7 @@ def build(config: Config, image: Image, packages: archive.Archive, workspace: Wo
         archive.intact(packages, workspace)
         root = scratch / "root"
         try:
-            _Tree(config, image, packages, sources, identity, templates, scratch, root).make()
+            _Tree(config, image, packages, sources, identity, templates, scratch, root).make(venv)
             raw = scratch / "base.raw"
             log.activity("base: writing the disk")
             disk.build(root, raw, image.disk_size, identity)
@@ -83,6 +99,10 @@ def build(config: Config, image: Image, packages: archive.Archive, workspace: Wo
         raw.unlink()
 
     return Base(stages.perform(workspace, decision, act), decision.key, identity.root_fs)
+
+
+def _installed_venv(folder: Path) -> str:
+    return (folder / VENV_DIGEST).read_text(encoding="ascii").strip()
 
 
 def _boot_file(root: Path, name: str) -> Path:
@@ -103,7 +123,7 @@ class _Tree:
     scratch: Path
     root: Path
 
-    def make(self) -> None:
+    def make(self, venv: Venv) -> None:
         before, after = self.scratch / "setup", self.scratch / "final"
         self._render("setup", before)
         self._render("final", after)
@@ -132,6 +152,8 @@ class _Tree:
             what="base: mmdebstrap",
         )
         self._link_initrd()
+        log.activity("base: waiting for patroni-venv")
+        self._install(venv.wait())
         self._forget()
         for folder in (before, after):
             shutil.rmtree(folder)
@@ -169,6 +191,14 @@ class _Tree:
     def _path_rules(before: Path) -> list[str]:
         text = (before / "etc/dpkg/dpkg.cfg.d/patroni-foundry").read_text(encoding="utf-8")
         return [line for line in text.splitlines() if line.startswith("path-")]
+
+    def _install(self, deb: Path) -> None:
+        inside = self.root / deb.name
+        shutil.copyfile(deb, inside)
+        words = ["chroot", str(self.root), "dpkg", "--force-unsafe-io", "--install", f"/{deb.name}"]
+        run.run(run.contained(words, network=False), name="dpkg", what=f"base: dpkg --install {deb.name}")
+        inside.unlink()
+        files.write(self.scratch / VENV_DIGEST, f"{files.sha256(deb)}\n")
 
     def _link_initrd(self) -> None:
         """What the kernel's package does itself, unless INITRD=No."""

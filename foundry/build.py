@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,20 @@ def _newest(settings: Config, workspace: Workspace, name: str | None) -> image.R
 def _release(name: str, settings: Config, workspace: Workspace, *, offline: bool) -> image.Release:
     chosen = settings.images[name]
     packages = archive.build(settings, chosen, workspace, offline=offline)
+    built: Future[Path] = Future()
+
+    def our_packages() -> deb.Debs:
+        try:
+            return deb.build(packages, chosen.suite, workspace, venv_is_built=built.set_result)
+        except BaseException as error:
+            if not built.done():
+                built.set_exception(error)
+            raise
+
+    venv = base.Venv(deb.venv_key(packages, workspace), built.result)
     debs, ground, _ = threads.together(
-        lambda: deb.build(packages, chosen.suite, workspace),
-        lambda: base.build(settings, chosen, packages, workspace),
+        our_packages,
+        lambda: base.build(settings, chosen, packages, venv, workspace),
         lambda: _probe(packages, settings, workspace),
     )
     sealed = golden.build(settings, chosen, ground, debs, workspace)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,24 +42,56 @@ class Debs:
         return [p for p in (self.venv, self.node, self.consul) if p]
 
 
-def build(packages: archive.Archive, suite: str, workspace: Workspace) -> Debs:
-    """Build both packages, or find them built. Raises CommandFailed, FetchError."""
+def build(
+    packages: archive.Archive,
+    suite: str,
+    workspace: Workspace,
+    *,
+    venv_is_built: Callable[[Path], object] | None = None,
+) -> Debs:
+    """Build both packages, or find them built. Raises CommandFailed, FetchError.
+
+    venv_is_built: called with patroni-venv's path as soon as it is there, for whoever need not wait for the other.
+    """
     chroot = _chroot(packages, suite, workspace)
     locks = [workspace.requirements / name for name in LOCKS]
-    venv, node = threads.together(
-        lambda: _package("patroni-venv", VENV_SOURCES, "--build=any", chroot, workspace, locks=locks),
-        lambda: _package("patroni-node", NODE_SOURCES, "--build=all", chroot, workspace, locks=[]),
+
+    def venv() -> Path:
+        path = _package("patroni-venv", VENV_SOURCES, "--build=any", chroot, workspace, locks=locks)
+        if venv_is_built:
+            venv_is_built(path)
+        return path
+
+    found, node = threads.together(
+        venv, lambda: _package("patroni-node", NODE_SOURCES, "--build=all", chroot, workspace, locks=[])
     )
-    return Debs(venv, node, packages.consul)
+    return Debs(found, node, packages.consul)
+
+
+def venv_key(packages: archive.Archive, workspace: Workspace) -> str:
+    """What patroni-venv is made of, as one digest: known before it is built."""
+    chroot = stages.decide(workspace, "chroot", _chroot_inputs(packages))
+    return stages.decide(workspace, "patroni-venv", _inputs(VENV_SOURCES, chroot.key, workspace)).key
+
+
+def _chroot_inputs(packages: archive.Archive) -> dict[str, str]:
+    return {
+        **{f"package {p.name}": f"{p.version} {p.sha256}" for p in packages.buildd},
+        **stages.recipe(sys.modules[__name__]),
+    }
+
+
+def _inputs(sources: Sequence[str], chroot: str, workspace: Workspace) -> dict[str, str]:
+    return {
+        **files.tree_digests([workspace.root / s for s in sources], workspace.root),
+        **stages.recipe(sys.modules[__name__], wheels),
+        "chroot": chroot,
+    }
 
 
 def _chroot(packages: archive.Archive, suite: str, workspace: Workspace) -> Path:
     """A file system of the target with build-essential and our build dependencies, as a tarball."""
-    inputs = {
-        **{f"package {p.name}": f"{p.version} {p.sha256}" for p in packages.buildd},
-        **stages.recipe(sys.modules[__name__]),
-    }
-    decision = stages.decide(workspace, "chroot", inputs)
+    decision = stages.decide(workspace, "chroot", _chroot_inputs(packages))
 
     def act(scratch: Path) -> None:
         files.need_space(workspace.build, 1_500_000_000, "chroot")
@@ -108,12 +140,7 @@ def _unpack(chroot: Path, workspace: Workspace) -> None:
 def _package(
     name: str, sources: Sequence[str], kind: str, chroot: Path, workspace: Workspace, *, locks: Sequence[Path]
 ) -> Path:
-    inputs = {
-        **files.tree_digests([workspace.root / s for s in sources], workspace.root),
-        **stages.recipe(sys.modules[__name__], wheels),
-        "chroot": stages.output_digest(chroot.parent, CHROOT),
-    }
-    decision = stages.decide(workspace, name, inputs)
+    decision = stages.decide(workspace, name, _inputs(sources, stages.key_of(chroot.parent), workspace))
 
     def act(scratch: Path) -> None:
         found = wheels.fetch(locks, TARGET_PYTHON, workspace)

@@ -1,4 +1,4 @@
-"""The packer stage: the base, booted by Packer with its network cut off, gets the node's packages and is sealed.
+"""The packer stage: the base, booted by Packer with its network cut off, gets patroni-node and is sealed.
 
 The build boot needs ssh, yet the image must never have had a key: client and host key reach the guest as a systemd
 credential (SMBIOS type 11; systemd-tmpfiles(8), tmpfiles.extra), and the seal removes what that wrote.
@@ -21,7 +21,8 @@ from foundry.workspace import Workspace
 
 DISK = "disk.qcow2"
 LABEL = "FOUNDRYREPO"
-PACKAGES = ("patroni-node", "patroni-venv")
+PACKAGES = ("patroni-node",)
+"""patroni-venv is in the base already."""
 # Nothing of these is needed to install packages, and each costs seconds under emulation.
 MASKED = (
     "systemd-resolved.service",
@@ -76,7 +77,7 @@ def build(config: Config, image: Image, base: Base, debs: deb.Debs, workspace: W
     """Run Packer, or find its result. Raises CommandFailed, CorruptArtifact, GuestError."""
     inputs = {
         "base": base.digest,
-        **{f"package {path.name}": files.sha256(path) for path in (debs.venv, debs.node)},
+        f"package {debs.node.name}": files.sha256(debs.node),
         **files.tree_digests([workspace.packer], workspace.root),
         **stages.recipe(packer, sys.modules[__name__]),
         "packer": ".".join(map(str, packer.version())),
@@ -131,11 +132,10 @@ def _kernel_command_line(base: Base) -> str:
 
 
 def _repository_disk(debs: deb.Debs, suite: str, workspace: Workspace, work: Path) -> Path:
-    """Our packages as a signed repository on an ISO 9660 image: no network, and no slow copying through ssh."""
+    """Our package as a signed repository on an ISO 9660 image: no network, and no slow copying through ssh."""
     folder = work / "repository"
     folder.mkdir()
-    for path in (debs.venv, debs.node):
-        os.link(path, folder / path.name)
+    os.link(debs.node, folder / debs.node.name)
     archive.index_and_sign(workspace, folder, suite)
     target = work / "repository.iso"
     run.run(["xorriso", "-as", "genisoimage", "-quiet", "-rock", "-volid", LABEL, "-o", target, folder])

@@ -93,6 +93,11 @@ def checked(folder: Path, member: str) -> Path:
     return path
 
 
+def key_of(folder: Path) -> str:
+    """The key of the result in a stage's folder."""
+    return str(files.read_json(folder / RECORD)["key"])
+
+
 def output_digest(folder: Path, member: str) -> str:
     """The recorded sha256 of a stage's output."""
     return str(files.read_json(folder / RECORD)["outputs"][member]["sha256"])

@@ -85,6 +85,9 @@ class Journal:
             while data:
                 data = data[os.write(self._handle, data) :]
 
+    def close(self) -> None:
+        os.close(self._handle)
+
 
 class Ending:
     """Whether the program is to end, and the moment by which every wait has ended then."""

@@ -24,6 +24,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from foundry import files
 from foundry.lab.history import VALUES
 from foundry.lab.session import Doubtful, Failed, Login, NotSent, Refused, Session
 
@@ -74,16 +75,23 @@ class Journal:
     """The history file. A line is with the kernel before the call returns, so a killed writer loses none."""
 
     def __init__(self, path: Path) -> None:
+        self._folder = path.parent
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._lock = threading.Lock()
 
     def write(self, kind: str, **values: object) -> None:
-        """Add a line. Raises OSError when the disk is full: a history with holes would be judged wrongly."""
+        """Add a line. Raises FoundryError when the disk is full: a history with holes would be judged wrongly."""
         line = json.dumps({"kind": kind, **{k: v for k, v in values.items() if v is not None}}) + "\n"
         data = line.encode()
         with self._lock:
-            while data:
-                data = data[os.write(self._handle, data) :]
+            try:
+                while data:
+                    data = data[os.write(self._handle, data) :]
+            except OSError as error:
+                raise files.out_of_space(error, self._folder) or error from error
+
+    def close(self) -> None:
+        os.close(self._handle)
 
 
 class Ending:

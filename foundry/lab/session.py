@@ -148,7 +148,8 @@ class Session:
     def _look_for_goodbye(self) -> None:
         """Notice that the server has closed the connection meanwhile, before anything is sent to it."""
         try:
-            if select.select([self._link.socket], [], [], 0)[0]:
+            # A farewell comes first, and only then the end that libpq notices.
+            while select.select([self._link.socket], [], [], 0)[0]:
                 self._link.consume_input()
         except (psycopg.OperationalError, ValueError) as error:
             raise NotSent("08006", _first_line(str(error))) from error

@@ -87,6 +87,7 @@ def run(options: Options, ready: Callable[[], None]) -> None:
             program.ending.begin()
             program.first.set()
     program.journal.write("end", at=time.monotonic())
+    program.journal.close()
     for future in futures:
         future.result()
 

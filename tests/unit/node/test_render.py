@@ -177,6 +177,16 @@ def test_yaml_1_1_surprises(node: Node) -> None:
     assert patroni["tags"] == {"a": "2026-01-01", "b": "12:30", "c": 1.5}
 
 
+def test_patroni_reads_the_very_values_that_were_given(node: Node) -> None:
+    """What JSON writes in another way than YAML 1.1 reads it."""
+    tags = {"rack": "é😀'\"<&>\\ud83d\u2028", "small": 1e-07, "large": 1e16, "no": "no", "n": True}
+    parameters = {"on": "😀", "seq_page_cost": 1.5e-05}
+    text = yaml.safe_dump({"tags": tags, "tuning": {"parameters": parameters}}, allow_unicode=True)
+    patroni, _ = rendered(node, MINIMAL + text)
+    assert patroni["tags"] == tags
+    assert parameters.items() <= patroni["postgresql"]["parameters"].items()
+
+
 def test_settings_hide_their_secret(node: Node) -> None:
     node.write(MINIMAL)
     assert KEY not in repr(settings.load(node.paths))

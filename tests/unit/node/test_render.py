@@ -173,8 +173,8 @@ def test_merge_changes_neither_argument() -> None:
 
 
 def test_yaml_1_1_surprises(node: Node) -> None:
-    patroni, _ = rendered(node, MINIMAL + "patroni: {tags: {a: 2026-01-01, b: 12:30, c: 1.5}}\n")
-    assert patroni["tags"] == {"a": "2026-01-01", "b": "12:30", "c": 1.5}
+    patroni, _ = rendered(node, MINIMAL + "patroni: {tags: {a: 2026-01-01, b: 12:30, c: 1.5, d: .inf, e: .nan}}\n")
+    assert patroni["tags"] == {"a": "2026-01-01", "b": "12:30", "c": 1.5, "d": ".inf", "e": ".nan"}
 
 
 def test_patroni_reads_the_very_values_that_were_given(node: Node) -> None:

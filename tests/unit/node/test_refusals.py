@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,13 @@ BAD: list[tuple[str, str | bytes, str]] = [
     ("network mask", MINIMAL + "networks:\n  - 10.0.0.0/33\n", r":5: networks\[0\]: .* is not a network"),
     ("network host bits", MINIMAL + "networks: [10.129.0.21/24]\n", r":4: networks\[0\]: .*did you mean 10.129.0.0/24"),
     ("network trick", MINIMAL + 'networks: ["10.0.0.0/8 trust"]\n', r":4: networks\[0\]: .*is not a network"),
+    (
+        "network with a zone",
+        MINIMAL + 'networks: ["fd00::%a all trust /64"]\n',
+        r":4: networks\[0\]: .*is not a network",
+    ),
+    ("address with a zone", MINIMAL + 'address: "fd00::1%eth0"\n', r":4: address: .*is not an IPv4"),
+    ("join with a zone", MINIMAL + 'dcs: {consul: {join: ["fd00::2%eth0"]}}\n', r"join\[0\]: .*is not an IPv4"),
     ("dcs text", MINIMAL + "dcs: consul\n", r":4: dcs: must be a mapping"),
     ("consul mode", MINIMAL + "dcs: {consul: {mode: leader}}\n", r":4: dcs.consul.mode: must be one of server, client"),
     ("expect zero", MINIMAL + "dcs: {consul: {expect: 0}}\n", r":4: dcs.consul.expect: is too small: at least 1"),
@@ -153,6 +161,22 @@ BAD: list[tuple[str, str | bytes, str]] = [
         MINIMAL + "networks: [10.0.0.0/8]\ndcs: {etcd3: {hosts: ['10.0.0.1:99999']}}\n",
         r":5: dcs.etcd3.hosts\[0\]: has no port between",
     ),
+    *[
+        (
+            f"etcd at {host}",
+            MINIMAL + f"networks: [10.0.0.0/8]\ndcs: {{etcd3: {{hosts: ['{host}:2379']}}}}\n",
+            rf":5: dcs.etcd3.hosts\[0\]: {re.escape(host)} is no host name, no IPv4",
+        )
+        for host in ("fd00::31", "a..b", "-a", "10.0.0.256", "[etcd1]", "é", "a,b", "1")
+    ],
+    *[
+        (
+            f"Consul at {host}",
+            MINIMAL + f"networks: [10.0.0.0/8]\ndcs: {{consul: {{mode: external, host: '{host}'}}}}\n",
+            rf":5: dcs.consul.host: {re.escape(host)} is no host name",
+        )
+        for host in ("consul:8500", "a_-.b", "fd00::1%eth0", "[10.0.0.1]")
+    ],
     (
         "etcd's user without password",
         MINIMAL + "networks: [10.0.0.0/8]\ndcs: {etcd3: {hosts: ['a:1'], username: patroni}}\n",

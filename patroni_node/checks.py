@@ -65,7 +65,7 @@ class Checks:
             tuning=None if tuned is False else self._tuning(),
             watchdog=self._word(("watchdog",), "off", "automatic"),
             restart=self._word(("restart",), "no", "on-failure"),
-            tags=self._get(("tags",), dict, {}),
+            tags=self._tags(),
             callbacks=self._get(("callbacks",), dict, {}),
             archive=self._archive(),
             patroni=self._patroni(),
@@ -214,9 +214,13 @@ class Checks:
         defaults = tuning.Wishes()
         memory = self._get((*base, "memory"), str, None)
         parameters: Mapping[str, Any] = self._get((*base, "parameters"), dict, {})
-        for name in parameters:
+        for name, value in parameters.items():
             if name in OWN_PARAMETERS:
                 self._refuse((*base, "parameters", name), f"cannot be set here: set `{OWN_PARAMETERS[name]}:`")
+            least = tuning.LEAST.get(name)
+            if least is not None and not (type(value) is int and least <= value <= tuning.MOST):
+                message = f"must be a whole number from {least} to {tuning.MOST}, or Patroni takes its own default"
+                self._refuse((*base, "parameters", name), message)
         return tuning.Wishes(
             workload=self._get((*base, "workload"), str, defaults.workload),
             storage=self._get((*base, "storage"), str, defaults.storage),
@@ -241,6 +245,13 @@ class Checks:
             create_replica=self._get((*base, "create_replica"), bool, defaults.create_replica),
             options=self._get((*base, "options"), dict, {}),
         )
+
+    def _tags(self) -> dict[str, Any]:
+        tags: dict[str, Any] = self._get(("tags",), dict, {})
+        for switch, priority in (("nofailover", "failover_priority"), ("nosync", "sync_priority")):
+            if switch in tags and priority in tags:
+                self._refuse(("tags", priority), f"and {switch} contradict each other for Patroni: keep one of them")
+        return tags
 
     def _patroni(self) -> dict[str, Any]:
         extra: dict[str, Any] = self._get(("patroni",), dict, {})

@@ -256,9 +256,34 @@ BAD: list[tuple[str, str | bytes, str]] = [
         MINIMAL + "tuning: {parameters: {work-mem: 1MB}}\n",
         r":4: tuning.parameters: must be the name of",
     ),
+    (
+        "parameter that Patroni would drop",
+        MINIMAL + "tuning: {parameters: {max_wal_senders: 2}}\n",
+        r":4: tuning.parameters.max_wal_senders: must be a whole number from 3 to 262143",
+    ),
+    (
+        "parameter that Patroni cannot read",
+        MINIMAL + "tuning: {parameters: {max_worker_processes: all}}\n",
+        r":4: tuning.parameters.max_worker_processes: must be a whole number from 2",
+    ),
+    (
+        "parameter of two lines",
+        MINIMAL + 'tuning: {parameters: {log_line_prefix: "%m\\n"}}\n',
+        r":4: tuning.parameters.log_line_prefix: must be one line",
+    ),
     ("watchdog on", MINIMAL + "watchdog: on\n", r":4: watchdog: must be automatic, required or off"),
     ("restart sometimes", MINIMAL + "restart: sometimes\n", r":4: restart: must be on-failure, always or no"),
     ("tag of a wrong kind", MINIMAL + "tags: {nofailover: 1}\n", r":4: tags.nofailover: must be true or false"),
+    (
+        "tags that contradict each other",
+        MINIMAL + "tags:\n  failover_priority: 10\n  nofailover: false\n",
+        r":5: tags.failover_priority: and nofailover contradict each other",
+    ),
+    (
+        "tags about synchronous replicas",
+        MINIMAL + "tags: {nosync: true, sync_priority: 0}\n",
+        r":4: tags.sync_priority: and nosync contradict each other",
+    ),
     (
         "tag with a list",
         MINIMAL + "tags: {rack: [a]}\n",
@@ -279,7 +304,7 @@ BAD: list[tuple[str, str | bytes, str]] = [
     (
         "option with a line break",
         MINIMAL + 'archive: {pgbackrest: {options: {a-b: "x\\ny"}}}\n',
-        r"options.a-b: is not valid",
+        r"options.a-b: must be one line",
     ),
 ]
 

@@ -270,7 +270,8 @@ def _patroni_text(text: str, extra: Mapping[str, Any]) -> str:
     if not extra:
         return text
     header = "".join(line + "\n" for line in text.splitlines()[:2])
-    return header + yaml.safe_dump(merge(data, extra), sort_keys=False, allow_unicode=True, width=120)
+    # Not allow_unicode: PyYAML writes U+0085 and U+2028 as they are then, and reads them as line breaks.
+    return header + yaml.safe_dump(merge(data, extra), sort_keys=False, width=120)
 
 
 def _consul_text(text: str) -> str:

@@ -185,6 +185,9 @@ def test_patroni_reads_the_very_values_that_were_given(node: Node) -> None:
     patroni, _ = rendered(node, MINIMAL + text)
     assert patroni["tags"] == tags
     assert parameters.items() <= patroni["postgresql"]["parameters"].items()
+    odd = {"next line": "a\x85b", "separator": "a\u2028b", "rack": "é😀"}
+    merged, _ = rendered(node, MINIMAL + yaml.safe_dump({"patroni": {"tags": odd}}))
+    assert merged["tags"] == odd
 
 
 def test_settings_hide_their_secret(node: Node) -> None:

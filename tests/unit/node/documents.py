@@ -249,8 +249,8 @@ def _secrets(draw: st.DrawFn, mode: str, *, etcd_user: bool) -> dict[str, Any]:
 
 
 @st.composite
-def good(draw: st.DrawFn) -> dict[str, Any]:
-    """A node.yml that a furnished machine must take."""
+def _loose(draw: st.DrawFn) -> dict[str, Any]:
+    """A good one, but for tags of which two may contradict each other."""
     separate = ("cluster", "address", "networks", "dcs", "secrets", "tls")
     own = draw(st.sampled_from((OWN4, OWN6)))
     mode = draw(st.sampled_from(("server", "client", "external", "etcd3")))
@@ -268,7 +268,13 @@ def good(draw: st.DrawFn) -> dict[str, Any]:
         found["tls"] = draw(WHOLE_TLS)
     found["secrets"] = _secrets(draw, mode, etcd_user="username" in found.get("dcs", {}).get("etcd3", {}))
     rest = {name: _of(part, (name,)) for name, part in TOP.items() if name not in separate}
-    found |= draw(st.fixed_dictionaries({}, optional=rest))
+    return found | draw(st.fixed_dictionaries({}, optional=rest))
+
+
+@st.composite
+def good(draw: st.DrawFn) -> dict[str, Any]:
+    """A node.yml that a furnished machine must take."""
+    found = draw(_loose())
     for pair in (("nofailover", "failover_priority"), ("nosync", "sync_priority")):
         if set(pair) <= found.get("tags", {}).keys():
             del found["tags"][draw(st.sampled_from(pair))]
@@ -280,10 +286,19 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for name, below in items for place in _places(below, (*path, name)))]
 
 
+def _names(part: Any) -> set[str]:
+    if not isinstance(part, dict):
+        return set()
+    return {*part.get("properties", {}), *(name for below in part.values() for name in _names(below))}
+
+
+NAMES = st.sampled_from(sorted(_names(SCHEMA)))
+
+
 @st.composite
 def changed(draw: st.DrawFn) -> dict[str, Any]:
-    """A good one in which one value is another, is gone, or has a key too many beside it; it may still be good."""
-    found = copy.deepcopy(draw(good()))
+    """One in which a value is another, is gone, or has something more beside it; it may still be good."""
+    found = copy.deepcopy(draw(_loose()))
     *above, last = draw(st.sampled_from(_places(found)[1:]))
     parent = found
     for name in above:
@@ -294,7 +309,7 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
     elif act == "remove":
         del parent[last]
     elif isinstance(parent, dict):
-        parent[draw(TEXT)] = draw(ANYTHING)
+        parent[draw(st.one_of(TEXT, NAMES))] = draw(ANYTHING)
     else:
         parent.append(draw(ANYTHING))
     return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from patroni_node import secret, tls, tuning
@@ -28,6 +29,9 @@ OWN_PARAMETERS = {
     "archive_command": "archive",
     "restore_command": "archive",
 }
+# RFC 1123, section 2.1, and _, which names of containers have; a last label of digits only would be an address.
+HOST_NAME = re.compile(r"(?!(.*\.)?[0-9]+\Z)(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+
 ELSEWHERE = {
     "server": {"host": "mode: external", "port": "mode: external"},
     "client": {"host": "mode: external", "port": "mode: external", "expect": "mode: server"},
@@ -61,7 +65,7 @@ class Checks:
             tuning=None if tuned is False else self._tuning(),
             watchdog=self._word(("watchdog",), "off", "automatic"),
             restart=self._word(("restart",), "no", "on-failure"),
-            tags=self._get(("tags",), dict, {}),
+            tags=self._tags(),
             callbacks=self._get(("callbacks",), dict, {}),
             archive=self._archive(),
             patroni=self._patroni(),
@@ -162,6 +166,9 @@ class Checks:
             self._refuse((*base, "join"), "is missing: set it to the addresses of the Consul servers")
         if mode == "external" and self._value((*base, "host")) is None:
             self._refuse((*base, "host"), "is missing: set it to the address of the agent")
+        host = self._get((*base, "host"), str, None)
+        if host is not None:
+            self._server((*base, "host"), host, bare=True)
         expect = self._get((*base, "expect"), int, None)
         if mode == "server":
             self._expect((*base, "expect"), expect, join)
@@ -170,7 +177,7 @@ class Checks:
             join=tuple(join),
             expect=expect,
             datacenter=self._get((*base, "datacenter"), str, "dc1"),
-            host=self._get((*base, "host"), str, "127.0.0.1"),
+            host=host or "127.0.0.1",
             port=self._get((*base, "port"), int, 8500),
             tls=self._tls((*base, "tls"), pair=mode != "external"),
             register_service=self._get((*base, "register_service"), bool, True),
@@ -188,8 +195,10 @@ class Checks:
         for index, text in enumerate(self._get((*base, "hosts"), list, [])):
             key = (*base, "hosts", index)
             if self._item(key, text):
-                if not 0 < int(text.rpartition(":")[2]) < 65536:
+                host, _, port = text.rpartition(":")
+                if not 0 < int(port) < 65536:
                     self._refuse(key, "has no port between 1 and 65535 after its colon")
+                self._server(key, host, bare=False)
                 hosts.append(text)
         return Etcd(tuple(hosts), self._get((*base, "username"), str, None), self._tls((*base, "tls"), pair=False))
 
@@ -205,9 +214,13 @@ class Checks:
         defaults = tuning.Wishes()
         memory = self._get((*base, "memory"), str, None)
         parameters: Mapping[str, Any] = self._get((*base, "parameters"), dict, {})
-        for name in parameters:
+        for name, value in parameters.items():
             if name in OWN_PARAMETERS:
                 self._refuse((*base, "parameters", name), f"cannot be set here: set `{OWN_PARAMETERS[name]}:`")
+            least = tuning.LEAST.get(name)
+            if least is not None and not (type(value) is int and least <= value <= tuning.MOST):
+                message = f"must be a whole number from {least} to {tuning.MOST}, or Patroni takes its own default"
+                self._refuse((*base, "parameters", name), message)
         return tuning.Wishes(
             workload=self._get((*base, "workload"), str, defaults.workload),
             storage=self._get((*base, "storage"), str, defaults.storage),
@@ -233,6 +246,13 @@ class Checks:
             options=self._get((*base, "options"), dict, {}),
         )
 
+    def _tags(self) -> dict[str, Any]:
+        tags: dict[str, Any] = self._get(("tags",), dict, {})
+        for switch, priority in (("nofailover", "failover_priority"), ("nosync", "sync_priority")):
+            if switch in tags and priority in tags:
+                self._refuse(("tags", priority), f"and {switch} contradict each other for Patroni: keep one of them")
+        return tags
+
     def _patroni(self) -> dict[str, Any]:
         extra: dict[str, Any] = self._get(("patroni",), dict, {})
         for name, instead in (("name", "name"), ("scope", "cluster")):
@@ -243,10 +263,19 @@ class Checks:
                 self._refuse(key, "is a well-known password: leave it out, secrets.key derives a good one")
         return extra
 
+    def _server(self, key: Key, host: str, *, bare: bool) -> None:
+        """Refuse what is no host; bare: whether an IPv6 address may do without brackets."""
+        inside = re.fullmatch(r"\[(.*)\]", host)
+        if inside or (bare and ":" in host):
+            good = _ip(inside[1] if inside else host, ipaddress.IPv6Address) is not None
+        else:
+            good = _ip(host, ipaddress.IPv4Address) is not None or HOST_NAME.fullmatch(host) is not None
+        if not good:
+            self._refuse(key, f"{host} is no host name, no IPv4 address, and no IPv6 address in brackets")
+
     def _unicast(self, key: Key, text: str) -> IP | None:
-        try:
-            ip = ipaddress.ip_address(text)
-        except ValueError:
+        ip = _ip(text)
+        if ip is None:
             self._refuse(key, f"{text} is not an IPv4 or IPv6 address")
             return None
         # is_reserved is left alone: it holds 240.0.0.0/4, which some private clouds do use.
@@ -260,6 +289,8 @@ class Checks:
         try:
             network = ipaddress.ip_network(text, strict=False)
         except ValueError:
+            network = None
+        if network is None or "%" in text:
             self._refuse(key, f"{text} is not a network like 10.129.0.0/24")
             return None
         if "/" in text and ipaddress.ip_interface(text).ip != network.network_address:
@@ -267,6 +298,15 @@ class Checks:
         elif network.is_multicast:
             self._refuse(key, f"{text} is a multicast network, which no node is in")
         return network
+
+
+def _ip(text: str, kind: Callable[[str], IP] = ipaddress.ip_address) -> IP | None:
+    """Return the address that text is; None for anything else, and for one with a zone (fe80::1%eth0, RFC 4007)."""
+    try:
+        # A zone is a card of this machine, and Python takes any text for one.
+        return None if "%" in text else kind(text)
+    except ValueError:
+        return None
 
 
 def _passwords(value: Any, key: Key) -> list[tuple[Key, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -19,6 +20,10 @@ MAX_DEPTH = 24
 
 LATER = "patroni"
 """The key whose value is merged once more, over patroni.yml: a null in it removes something there."""
+
+# Nothing can pass these on: no program's argument may hold a NUL, and UTF-8 has no form of half a surrogate pair.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_WRITE_IT = "holds a NUL, or half of a character (\\ud83d\\ude00 is none in YAML): write the character itself"
 
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str")}
 
@@ -154,6 +159,8 @@ def _construct(loader: _Loader, root: yaml.MappingNode, file: str) -> Document:
                 document.marks[(*key, index)] = Mark(file, _line(item))
                 items.append(build(item, (*key, index)))
             return items
+        if _NO_TEXT.search(node.value):
+            problems.append(Problem(_WRITE_IT, file, _line(node), key))
         return _scalar(loader, node)
 
     document.data = build(root, ())
@@ -170,6 +177,8 @@ def _entries(
         name = name_node.value
         if not isinstance(name_node, yaml.ScalarNode):
             problems.append(Problem("a key must be a name, not a list or mapping", file, _line(name_node), key))
+        elif _NO_TEXT.search(name):
+            problems.append(Problem(_WRITE_IT, file, _line(name_node), (*key, name)))
         elif name in seen:
             message = f"is given twice (first in line {seen[name]}): keep one"
             problems.append(Problem(message, file, _line(name_node), (*key, name)))
@@ -183,9 +192,11 @@ def _scalar(loader: _Loader, node: yaml.Node) -> Any:
     if node.tag not in _SCALARS or (node.tag.endswith((":int", ":float")) and ":" in node.value):
         return node.value
     try:
-        return loader.construct_object(node)
+        value = loader.construct_object(node)
     except ValueError:
         return node.value
+    # Infinity and "not a number" are in no file that is made from this one.
+    return node.value if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def merge(base: Any, over: Any, *, keep_null: bool = False) -> Any:

@@ -8,14 +8,16 @@ from patroni_node.paths import Paths
 
 NEXT_STEP = "then run `systemctl start patroni`"
 MAX_LINES = 8
+# A file of 64 KiB can hold ten thousand mistakes, and a serial console shows some hundred lines a second.
+MAX_SAID = 50
 
 
 def lines(error: NodeError) -> list[str]:
-    """Return one sentence for each problem, the last one ending with what to run next."""
+    """Return one sentence for each problem, up to MAX_SAID, the last one ending with what to run next."""
     said = [f"patroni-node: {problem}" for problem in error.problems]
     if len(said) == 1:
         return [f"{said[0]}; {NEXT_STEP}"]
-    return [*said, f"patroni-node: {len(said)} problems: mend them; {NEXT_STEP}"]
+    return [*said[:MAX_SAID], f"patroni-node: {len(said)} problems: mend them; {NEXT_STEP}"]
 
 
 def show(paths: Paths, error: NodeError) -> None:

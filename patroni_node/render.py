@@ -222,6 +222,22 @@ def _agent_acl(secrets: Secrets, *, server: bool) -> dict[str, Any]:
     return {"acl": rules}
 
 
+def as_yaml(value: Any) -> str:
+    """Return value as one line of YAML 1.1 that PyYAML, and so Patroni, reads as the same value.
+
+    JSON is not quite that: PyYAML reads its pairs of surrogates (JSON's way to write an emoji) as two characters that
+    are none, and 1e-07 as a text; and of a mapping's unquoted keys it reads `on` and `y` as booleans.
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{as_yaml(str(name))}: {as_yaml(below)}" for name, below in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(as_yaml, value)) + "]"
+    if isinstance(value, str):
+        return '"' + "".join(json.dumps(c)[1:-1] if c <= "\uffff" else f"\\U{ord(c):08x}" for c in value) + '"'
+    text = json.dumps(value)
+    return text.replace("e", ".0e", 1) if isinstance(value, float) and "." not in text else text
+
+
 def render(node: Node) -> Rendered:
     """Render the files and parse them again, so that nothing unreadable is ever written.
 
@@ -233,8 +249,9 @@ def render(node: Node) -> Rendered:
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # YAML and JSON are no HTML: every value goes through tojson
+        autoescape=False,  # YAML and JSON are no HTML: every value goes through yaml or tojson
     )
+    environment.filters["yaml"] = as_yaml
     values = context(node)
     patroni = environment.get_template(PATRONI_TEMPLATE).render(values)
     consul = None
@@ -253,7 +270,8 @@ def _patroni_text(text: str, extra: Mapping[str, Any]) -> str:
     if not extra:
         return text
     header = "".join(line + "\n" for line in text.splitlines()[:2])
-    return header + yaml.safe_dump(merge(data, extra), sort_keys=False, allow_unicode=True, width=120)
+    # Not allow_unicode: PyYAML writes U+0085 and U+2028 as they are then, and reads them as line breaks.
+    return header + yaml.safe_dump(merge(data, extra), sort_keys=False, width=120)
 
 
 def _consul_text(text: str) -> str:

@@ -42,6 +42,17 @@ CLUSTER_WIDE = frozenset(
     }
 )
 
+# From where on Patroni takes these (postgresql/config.py, CMDLINE_OPTIONS), instead of its own default without a word;
+# `patroni --validate-config` asks for a whole number, up to here.
+LEAST = {
+    "max_locks_per_transaction": 32,
+    "max_prepared_transactions": 0,
+    "max_replication_slots": 4,
+    "max_wal_senders": 3,
+    "max_worker_processes": 2,
+}
+MOST = 262143
+
 # Not PGTune's: WAL never gets more of the disk, so that most is left for data, and for WAL beyond this soft limit.
 WAL_SHARE = 4
 LEAST_WAL = 80 * MB

@@ -97,7 +97,7 @@ class Container:
             "--link-journal=no",
             "--resolv-conf=off",
             "--timezone=off",
-            "--console=pipe",
+            "--console=read-only",
         ]
 
     def _write_seed(self) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from foundry.workspace import Workspace
+from tests import profiles
 from tests.pipeline.harness import DOWNLOADS, ROOT, STAGES, Ended, copy, gone, inv, tell_all
 from tests.pipeline.lab import Lab
+
+profiles.load()
 
 Scratch = Callable[..., Path]
 

@@ -159,6 +159,14 @@ def write(machine: Machine, path: str, text: str, mode: str = "0600") -> None:
     machine.ssh(f"printf %s {shlex.quote(text)} | sudo install -m {mode} /dev/stdin {path}")
 
 
+def feed(machine: Machine, command: str, data: bytes, seconds: float = 60) -> bytes:
+    """Run a command in the guest with data as its input, and return what it printed."""
+    words = ["ssh", "-F", machine.ssh_config, "node", command]
+    done = subprocess.run(words, input=data, capture_output=True, timeout=seconds, check=False)
+    assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stderr.decode(errors='replace')}"
+    return done.stdout
+
+
 @contextmanager
 def in_the_switch(lab: Lab, words: list[str], port: int) -> Iterator[None]:
     """A program on the nodes' network, at STORE; the block begins when it listens, and ends it."""

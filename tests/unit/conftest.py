@@ -10,6 +10,9 @@ import pytest
 
 from foundry import log, run
 from foundry.workspace import Workspace
+from tests import profiles
+
+profiles.load()
 
 
 @pytest.fixture(autouse=True)

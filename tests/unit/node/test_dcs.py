@@ -51,6 +51,23 @@ def test_external_leaves_no_agent_here(node: Node) -> None:
     assert not node.paths.consul_json.exists()
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("consul", "consul"),
+        ("consul_1.example.org.", "consul_1.example.org."),
+        ("10.0.0.5", "10.0.0.5"),
+        ("[fd00::5]", "[fd00::5]"),
+        ("3.pool.example", "3.pool.example"),
+    ],
+)
+def test_hosts_of_every_form(node: Node, host: str, shown: str) -> None:
+    dcs = f"dcs: {{consul: {{mode: external, host: '{host}'}}}}\n"
+    assert patroni(node, MINIMAL + NETWORKS + dcs)["consul"]["host"] == f"{shown}:8500"
+    found = patroni(node, MINIMAL + NETWORKS + f"dcs: {{etcd3: {{hosts: ['{host}:2379']}}}}\n")
+    assert found["etcd3"]["hosts"] == [f"{shown}:2379"]
+
+
 def test_external_needs_no_consul_package(node: Node) -> None:
     from conftest import FakeAccounts
 

@@ -173,8 +173,21 @@ def test_merge_changes_neither_argument() -> None:
 
 
 def test_yaml_1_1_surprises(node: Node) -> None:
-    patroni, _ = rendered(node, MINIMAL + "patroni: {tags: {a: 2026-01-01, b: 12:30, c: 1.5}}\n")
-    assert patroni["tags"] == {"a": "2026-01-01", "b": "12:30", "c": 1.5}
+    patroni, _ = rendered(node, MINIMAL + "patroni: {tags: {a: 2026-01-01, b: 12:30, c: 1.5, d: .inf, e: .nan}}\n")
+    assert patroni["tags"] == {"a": "2026-01-01", "b": "12:30", "c": 1.5, "d": ".inf", "e": ".nan"}
+
+
+def test_patroni_reads_the_very_values_that_were_given(node: Node) -> None:
+    """What JSON writes in another way than YAML 1.1 reads it."""
+    tags = {"rack": "é😀'\"<&>\\ud83d\u2028", "small": 1e-07, "large": 1e16, "no": "no", "n": True}
+    parameters = {"on": "😀", "seq_page_cost": 1.5e-05}
+    text = yaml.safe_dump({"tags": tags, "tuning": {"parameters": parameters}}, allow_unicode=True)
+    patroni, _ = rendered(node, MINIMAL + text)
+    assert patroni["tags"] == tags
+    assert parameters.items() <= patroni["postgresql"]["parameters"].items()
+    odd = {"next line": "a\x85b", "separator": "a\u2028b", "rack": "é😀"}
+    merged, _ = rendered(node, MINIMAL + yaml.safe_dump({"patroni": {"tags": odd}}))
+    assert merged["tags"] == odd
 
 
 def test_settings_hide_their_secret(node: Node) -> None:

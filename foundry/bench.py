@@ -19,6 +19,9 @@ from typing import TypeVar
 from foundry import archive, build, config, console, files, image, lock, log, verify
 from foundry import run as commands
 from foundry.config import Config
+from foundry.errors import ConfigError
+from foundry.lab import figures, labs
+from foundry.lab.plan import Plan
 from foundry.machine import kvm
 from foundry.workspace import MEMORY, Workspace
 
@@ -77,6 +80,36 @@ class Benchmark:
         """All of it as plain values."""
         values = {key: value for key, value in asdict(self).items() if key != "report"}
         return {**values, "peer": PEER, "size_limit": IMAGE_BYTES}
+
+
+def benchmark(settings: Config, workspace: Workspace, *, only: str = "") -> list[str]:
+    """Measure builds, clusters, or (only is empty) both; returns the tables. Raises ConfigError, and what these do."""
+    parts: dict[str, Callable[[], list[str]]] = {
+        "build": lambda: run(settings, workspace).summary(),
+        "cluster": lambda: clusters(settings, workspace),
+    }
+    if only and only not in parts:
+        raise ConfigError(f"--only: {only} is not one of {', '.join(parts)}")
+    tables = [parts[name]() for name in ([only] if only else parts)]
+    return [line for table in tables for line in (*table, "")][:-1]
+
+
+def clusters(settings: Config, workspace: Workspace) -> list[str]:
+    """Measure clusters of the newest image; the numbers and plots are kept in build/benchmark/. Returns the table."""
+    release = image.newest(workspace, config.pick_image(settings, None))
+    disk = release.main.resolve()
+    report = workspace.stage("benchmark") / f"cluster-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    kind = disk.suffix.lstrip(".")
+    with _scratch(workspace) as folder:
+        commands.keep_logs_in(workspace.logs)
+        accelerator = labs.accelerator(settings, disk, kind, workspace)
+        found = figures.measure(Plan("bench", str(disk), format=kind, accelerator=accelerator), workspace, folder)
+        for plot in folder.glob("*.svg"):
+            report.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(plot, report / plot.name)
+        files.write_json(report / "figures.json", figures.as_json(found))
+        described = machine(settings, workspace)
+    return [*figures.table(found), *console.table([("", ""), *described.items()]), "", f"written  {report}"]
 
 
 def run(settings: Config, workspace: Workspace, *, image: str | None = None) -> Benchmark:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -162,8 +161,3 @@ def table(groups: Sequence[Figures]) -> list[str]:
 def as_json(groups: Sequence[Figures]) -> list[dict[str, object]]:
     """All figures as plain values."""
     return [asdict(group) for group in groups]
-
-
-def stamp() -> str:
-    """A name for a report of now."""
-    return time.strftime("%Y%m%d-%H%M%S")

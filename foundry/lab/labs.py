@@ -129,7 +129,7 @@ def up(
         profile="fast" if profile == "fast" else "default",
         format=kind,
         memory_mib=memory_mib,
-        accelerator=_accelerator(cfg, disk, kind, workspace) if machine == "vm" else "tcg",
+        accelerator=accelerator(cfg, disk, kind, workspace) if machine == "vm" else "tcg",
     )
     folder.mkdir(parents=True, mode=0o700)
     plan.save(folder / keeper.PLAN)
@@ -155,7 +155,8 @@ def _disk(cfg: Config, workspace: Workspace, wanted: str) -> tuple[Path, str]:
     return release.main.resolve(), release.main.suffix.lstrip(".")
 
 
-def _accelerator(cfg: Config, disk: Path, kind: str, workspace: Workspace) -> Accelerator:
+def accelerator(cfg: Config, disk: Path, kind: str, workspace: Workspace) -> Accelerator:
+    """How virtual machines of a disk run here, by trying its own kernel. Raises FoundryError."""
     with tempfile.TemporaryDirectory() as scratch:
         kernel, initrd = tree.boot_files(tree.raw(disk, kind, Path(scratch) / "disk.raw"), Path(scratch) / "boot")
         return kvm.accelerator(cfg.build.accelerator, kernel, initrd, workspace)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from patroni_node import __version__, tuning_command
-from patroni_node.errors import EX_OK, EX_SOFTWARE, InstallError, NodeError, Problem
+from patroni_node.errors import EX_NOPERM, EX_OK, EX_SOFTWARE, InstallError, NodeError, Problem
 from patroni_node.paths import Paths
 
 
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; sys.argv's by default.
 
     Returns:
-        An exit code of sysexits.h: 0, 74 (a file cannot be written), 78 (refused configuration).
+        An exit code of sysexits.h, of which the manual page has a list.
     """
     options = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = options.command
@@ -41,7 +42,22 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="default: /etc/patroni/node.yml")
     check.set_defaults(command=_check)
     tuning_command.add_command(commands)
+
+    status = commands.add_parser("status", help="tell who this node is, what was rendered, and whether it runs")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(command=_status)
+
+    restart = commands.add_parser("restart", help="restart Patroni and PostgreSQL of this node in maintenance mode")
+    restart.add_argument("--wait", type=_seconds, default=300, metavar="SECONDS", help="for each step (default: 300)")
+    restart.add_argument("--no-postgresql", action="store_true", help="restart Patroni only")
+    restart.set_defaults(command=_restart)
     return parser
+
+
+def _seconds(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 86400):
+        raise argparse.ArgumentTypeError("must be a number of seconds from 1 to 86400")
+    return int(text)
 
 
 def _configure(options: argparse.Namespace) -> int:
@@ -90,3 +106,37 @@ def _check(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     return EX_OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    from patroni_node import status
+
+    if os.geteuid() != 0:
+        print("patroni-node status: run it as root, who alone may read node.yml", file=sys.stderr)
+        return EX_NOPERM
+    try:
+        return status.run(Paths(), as_json=options.json)
+    except Exception as error:
+        return _unexpected("status", error)
+
+
+def _restart(options: argparse.Namespace) -> int:
+    from patroni_node import restart
+
+    if os.geteuid() != 0:
+        print("patroni-node restart: run it as root, who alone may restart services", file=sys.stderr)
+        return EX_NOPERM
+    try:
+        restart.restart(Paths(), wait=options.wait, postgresql=not options.no_postgresql)
+    except NodeError as error:
+        print("\n".join(f"patroni-node restart: {problem}" for problem in error.problems), file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        return _unexpected("restart", error)
+    return EX_OK
+
+
+def _unexpected(command: str, error: Exception) -> int:
+    # The message of a foreign exception could quote a secret; its type and place cannot.
+    print(f"patroni-node {command}: failed unexpectedly ({_place(error)}): please report it", file=sys.stderr)
+    return EX_SOFTWARE

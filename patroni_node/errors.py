@@ -9,8 +9,12 @@ Key = tuple[str | int, ...]
 
 EX_OK = 0
 EX_USAGE = 64
+EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
+EX_OSERR = 71
 EX_IOERR = 74
+EX_TEMPFAIL = 75
+EX_NOPERM = 77
 EX_CONFIG = 78
 """Exit codes of sysexits.h, which systemd prints by name (status=78/CONFIG)."""
 
@@ -66,3 +70,21 @@ class InstallError(NodeError):
     """A file could not be written; what was there before is still there."""
 
     exit_code = EX_IOERR
+
+
+class UnavailableError(NodeError):
+    """Patroni, the store or the cluster is not in a state to work with, or a step has failed."""
+
+    exit_code = EX_UNAVAILABLE
+
+
+class BusyError(NodeError):
+    """Somebody else is at work on the cluster."""
+
+    exit_code = EX_TEMPFAIL
+
+
+class StillPausedError(NodeError):
+    """The cluster could not be taken out of maintenance mode."""
+
+    exit_code = EX_OSERR

@@ -89,13 +89,21 @@ def _cpus(root: Path) -> int:
 
 def _disk(root: Path) -> int | None:
     path = root / DATA
-    while not path.exists() and path != root:
+    while not _seen(path) and path != root:
         path = path.parent
     try:
         facts = os.statvfs(path)
     except OSError:
         return None
     return facts.f_blocks * facts.f_frsize or None
+
+
+def _seen(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # Hidden from others than root and postgres: the folder above it tells the same, unless it is a mount point.
+        return False
 
 
 def _number(path: Path) -> int | None:

@@ -6,7 +6,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,9 @@ class Target:
     mode: int = 0o644
     owner: str = "root"
     group: str = "root"
+
+
+_Owners = Mapping[Path, tuple[int, int] | None]
 
 
 class Accounts(Protocol):
@@ -75,8 +78,8 @@ def install(targets: Sequence[Target], accounts: Accounts) -> list[Path]:
     Raises:
         NodeError: when an account is missing. InstallError: when writing failed.
     """
-    owners = {target.path: _ids(target, accounts) for target in targets if target.content is not None}
-    wanted = [target for target in targets if not _same(target, owners.get(target.path))]
+    owners = _owners(targets, accounts)
+    wanted = _different(targets, owners)
     staged: list[tuple[Path | None, Path]] = []
     try:
         for target in wanted:
@@ -94,6 +97,19 @@ def install(targets: Sequence[Target], accounts: Accounts) -> list[Path]:
         message = f"cannot be written ({error.strerror}): free space or mend the file system"
         raise InstallError(Problem(message, where)) from None
     return [target.path for target in wanted]
+
+
+def different(targets: Sequence[Target], accounts: Accounts) -> list[Path]:
+    """Return what `install` would change, and change nothing. Raises NodeError when an account is missing."""
+    return [target.path for target in _different(targets, _owners(targets, accounts))]
+
+
+def _different(targets: Sequence[Target], owners: _Owners) -> list[Target]:
+    return [target for target in targets if not _same(target, owners.get(target.path))]
+
+
+def _owners(targets: Sequence[Target], accounts: Accounts) -> _Owners:
+    return {target.path: _ids(target, accounts) for target in targets if target.content is not None}
 
 
 def _ids(target: Target, accounts: Accounts) -> tuple[int, int] | None:

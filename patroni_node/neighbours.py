@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import ssl
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from patroni_node import rest
 from patroni_node.errors import NodeError, Problem
 from patroni_node.network import IP, bracketed
 from patroni_node.tls import Tls
 
-TIMEOUT_SECONDS = 2.0
-MAX_BYTES = 1024 * 1024
 PORT = 8008
 
 Fetch = Callable[[str, str | None], Any]
@@ -22,16 +18,9 @@ Fetch = Callable[[str, str | None], Any]
 
 
 def fetch(url: str, ca: str | None) -> Any:
-    """Return the JSON at url, or None where nobody answers within TIMEOUT_SECONDS or answers something else."""
-    context = ssl.create_default_context(cadata=ca) if ca else None
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if context is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    try:
-        with urllib.request.build_opener(*handlers).open(url, timeout=TIMEOUT_SECONDS) as answer:
-            return json.loads(answer.read(MAX_BYTES))
-    except (OSError, ValueError):
-        return None
+    """Return the JSON at url, or None where nobody answers within seconds or answers something else."""
+    answer = rest.ask(rest.Question(url, rest.Trust(ca) if ca else None))
+    return answer.body if answer.code == 200 else None
 
 
 def require_unique(cluster: str, name: str, own: IP, peers: Sequence[IP], tls: Tls | None, ask: Fetch = fetch) -> None:

@@ -39,3 +39,13 @@ def show(paths: Paths, error: NodeError) -> None:
 def clear(paths: Paths) -> None:
     """Remove the refusal of an earlier run."""
     paths.issue.unlink(missing_ok=True)
+
+
+def read(paths: Paths) -> list[str]:
+    """Return the sentences of the last refusal; none where the last run succeeded."""
+    try:
+        text = paths.issue.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    said = (line.replace("\\\\", "\\").removeprefix("patroni-node: ") for line in text.splitlines())
+    return [line for line in said if line]

@@ -93,7 +93,9 @@ class Paths:
     def credentials(self) -> tuple[Path, ...]:
         """Where systemd puts credentials: those of patroni-node.service, then the machine's (systemd.exec(5))."""
         own = os.environ.get("CREDENTIALS_DIRECTORY") if self.live else None
-        return (*([Path(own)] if own else []), self.root / "run/credentials/@system")
+        # Of the unit as root sees them from outside, while it is active.
+        unit = Path(own) if own else self.root / "run/credentials/patroni-node.service"
+        return unit, self.root / "run/credentials/@system"
 
     @property
     def identity(self) -> Path:
@@ -112,6 +114,14 @@ class Paths:
     def issue(self) -> Path:
         """agetty shows it above the login prompt (agetty(8), ISSUE FILES)."""
         return self.root / "etc/issue.d/patroni-node.issue"
+
+    @property
+    def rendered(self) -> tuple[Path, ...]:
+        """Every file that is made from node.yml."""
+        tls = [self.tls / name for name in ("ca.pem", "node.pem", "node.key", "dcs-ca.pem", "dcs.pem", "dcs.key")]
+        consul = (self.consul_json, self.consul_ca, self.consul_certificate, self.consul_key)
+        archive = (self.pgbackrest_conf, self.stanza)
+        return (self.patroni_yml, *consul, *tls, *archive, self.huge_pages, self.restart_drop_in, self.identity)
 
     @property
     def ready(self) -> Path:

@@ -50,6 +50,12 @@ def test_etcd(lab: Lab, etcd: Path) -> None:
         whole_cluster(machines[0], 2)
         assert machines[0].ssh("systemctl is-active consul", check=False).output == "inactive"
         assert not machines[0].ssh("sudo ls /etc/consul.d/patroni-node.json", check=False).output.startswith("/")
+        status = json.loads(machines[0].ssh("sudo patroni-node status --json").output)
+        assert (status["ok"], status["store"]["kind"], status["store"]["has_leader"]) == (True, "etcd", True)
+        assert status["store"]["servers"] == [url]
+    lost = machines[0].ssh("sudo patroni-node status", check=False)
+    assert lost.returncode == 1
+    assert f"etcd at {url} does not answer" in lost.output
 
 
 @contextmanager
@@ -93,6 +99,7 @@ def test_an_agent_elsewhere(lab: Lab, consul: Path) -> None:
         machine.wait_ready(180)
         leads(machine, "pg-srv1", "10.129.0.21")
         assert machine.ssh("systemctl is-active consul", check=False).output == "inactive"
+        assert f"Consul at http://{STORE}:8500: answers" in machine.ssh("sudo patroni-node status").output
         until(lambda: (bool(found := catalog(machine, f"{STORE}:8500")), found), "the service in the catalog", 30)
 
 

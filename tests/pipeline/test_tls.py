@@ -93,6 +93,16 @@ def test_a_cluster_with_certificates(nodes: list[Machine]) -> None:
     whole_cluster(first, 2)
     first.ssh(f"sudo {PATRONICTL} switchover pg-15-cluster --candidate {replica} --force", timeout=120)
     until(lambda: (replica in _leading(first), members(first)), f"{replica} leads", 60)
+    whole_cluster(first, 2)
+
+    first.ssh("sudo patroni-node restart", timeout=180)
+    for node in nodes:
+        until(lambda node=node: _well(node), "status finds no problem over https", 60)
+
+
+def _well(node: Machine) -> tuple[bool, object]:
+    answer = node.ssh("sudo patroni-node status", check=False)
+    return answer.returncode == 0, answer.output
 
 
 def _leading(node: Machine) -> list[str]:

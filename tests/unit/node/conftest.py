@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from patroni_node.configure import Machine
+from patroni_node.decide import Machine
 from patroni_node.install import NoAccounts
 from patroni_node.paths import Paths
 

@@ -1,0 +1,105 @@
+"""Other programs: systemctl and patronictl, run with a limit of time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+PATRONICTL = ("patronictl", "-c", "/etc/patroni/patroni.yml")
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended, and what it printed; code is None where it was ended by us, or is not there."""
+
+    code: int | None
+    output: str
+
+    @property
+    def first(self) -> str:
+        """The first line of the output."""
+        return self._lines[0]
+
+    @property
+    def last(self) -> str:
+        """The last line of the output."""
+        return self._lines[-1]
+
+    @property
+    def _lines(self) -> list[str]:
+        if self.output.strip():
+            return [line.strip() for line in self.output.strip().splitlines()]
+        return ["it did not end in time" if self.code is None else f"exit code {self.code}"]
+
+
+Run = Callable[[Sequence[str], float, Callable[[], bool]], Ended]
+"""Takes a program's words, the most seconds that it may take, and a function that says when to stop waiting."""
+
+
+def never() -> bool:
+    """For programs that are not to be stopped."""
+    return False
+
+
+def run(words: Sequence[str], seconds: float, stop: Callable[[], bool] = never) -> Ended:
+    """Run a program to its end, or end it after seconds or as soon as stop() says so.
+
+    It has a session of its own: Ctrl-C reaches this program, which decides what becomes of that one.
+    """
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )
+    except OSError as error:
+        return Ended(None, f"{words[0]}: {error.strerror}")
+    deadline = time.monotonic() + seconds
+    with process:
+        while True:
+            try:
+                output, _ = process.communicate(timeout=POLL_SECONDS)
+                return Ended(process.returncode, output)
+            except subprocess.TimeoutExpired:
+                if stop() or time.monotonic() >= deadline:
+                    break
+        process.kill()
+        output, _ = process.communicate()
+    return Ended(None, output)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit's state as systemd has it; what is not known is empty."""
+
+    name: str
+    active: str = ""
+    sub: str = ""
+    result: str = ""
+
+    def __str__(self) -> str:
+        if self.active == "failed":
+            return f"failed ({self.result})"
+        return f"{self.active} ({self.sub})" if self.active else "unknown"
+
+
+def units(names: Iterable[str], run: Run = run, seconds: float = 3.0) -> dict[str, Unit]:
+    """Return the states of services, by their names without `.service`."""
+    wanted = list(names)
+    options = ["--property=Id,ActiveState,SubState,Result", "--", *(f"{name}.service" for name in wanted)]
+    said = run(["systemctl", "show", *options], seconds, never).output
+    found = {}
+    for block in said.split("\n\n"):
+        facts = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        name = facts.get("Id", "").removesuffix(".service")
+        found[name] = Unit(name, facts.get("ActiveState", ""), facts.get("SubState", ""), facts.get("Result", ""))
+    return {name: found.get(name, Unit(name)) for name in wanted}

@@ -1,0 +1,80 @@
+"""Questions over HTTP end with an answer or with a few words, whoever is on the other side."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+from conftest import DATA
+
+from patroni_node import neighbours, rest
+from patroni_node.rest import Answer, Question, Trust
+
+
+@contextmanager
+def server(answer: bytes) -> Iterator[str]:
+    """Says the same to whoever connects; the address of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with closing(connection):
+                    connection.recv(4096)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def http(code: str, body: str) -> bytes:
+    return f"HTTP/1.0 {code}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (http("200 OK", '{"a": 1}'), Answer(200, {"a": 1})),
+        (http("200 OK", ""), Answer(200)),
+        (http("503 Unavailable", '{"state": "starting"}'), Answer(503, {"state": "starting"})),
+        (http("403 Forbidden", "no \xff"), Answer(403)),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", Answer(failure="BadStatusLine")),
+        (b"", Answer(failure="RemoteDisconnected")),
+    ],
+)
+def test_answers(said: bytes, answer: Answer) -> None:
+    with server(said) as host:
+        assert rest.ask(Question(f"http://{host}/x")) == answer
+        fetched = neighbours.fetch(f"http://{host}/x", None)
+    assert fetched == (answer.body if answer.code == 200 else None)
+
+
+def test_tls_that_is_none() -> None:
+    with server(http("200 OK", "{}")) as host:
+        assert rest.ask(Question(f"https://{host}/", Trust(ca=(DATA / "ca.pem").read_text()))).failure.startswith(
+            "TLS "
+        )
+
+
+def test_nobody_and_nonsense() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert rest.ask(Question(f"http://127.0.0.1:{port}/")).failure == "connection refused"
+    assert "/nowhere/ca.pem" not in rest.ask(Question("https://127.0.0.1:1/", Trust(ca="no certificate"))).failure
+    assert rest.ask(Question("https://127.0.0.1:1/", Trust(ca_file="/nowhere/ca.pem"))).failure
+    assert rest.ask(Question("http://127.0.0.1:port/")).failure == "InvalidURL"
+
+
+def test_headers_are_not_in_the_repr() -> None:
+    assert "secret" not in repr(Question("http://a", headers={"X-Consul-Token": "secret"}))

@@ -13,6 +13,8 @@ MEMORY = Path("/proc/meminfo")
 HOST_KERNELS = Path("/boot")
 HOST_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 HOST_CPUS = Path("/proc/cpuinfo")
+PROCESSES = Path("/proc")
+INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 NAMESPACES = Path("/run/netns")
 OVMF = Path("/usr/share/OVMF")
 

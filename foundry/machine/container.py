@@ -15,7 +15,7 @@ from typing import Self
 
 from foundry import files, run, tree
 from foundry.errors import GuestError
-from foundry.machine import Spec, seed, wait
+from foundry.machine import Spec, inotify, seed, wait
 from foundry.machine.netns import Network, Nic
 from foundry.machine.ssh import Connection
 from foundry.run import Process, Result
@@ -65,6 +65,7 @@ class Container:
         if self._process and self._process.poll() is None:
             raise GuestError(f"{self.spec.name} runs already")
         run.find("systemd-nspawn", "systemd-container")
+        inotify.require_room()
         for name in ("lower", "upper", "work", "root"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._write_seed()

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from foundry import run
+from foundry.machine import cgroups
 from foundry.machine.latency import SlowCable
 from foundry.workspace import NAMESPACES
 
@@ -195,6 +196,7 @@ def sweep() -> None:
         found = _NAME.fullmatch(path.name)
         if found and not Path(f"/proc/{found[1]}").exists():
             _ip("netns", "delete", path.name, check=False)
+    cgroups.sweep()
 
 
 def _ip(*words: str, check: bool = True, cleaning: bool = False) -> None:

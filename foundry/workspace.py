@@ -16,6 +16,8 @@ HOST_CPUS = Path("/proc/cpuinfo")
 PROCESSES = Path("/proc")
 INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 NAMESPACES = Path("/run/netns")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 OVMF = Path("/usr/share/OVMF")
 
 

@@ -94,6 +94,12 @@ class Machine(Protocol):
     def restore_network(self) -> None:
         """Put the cable back."""
 
+    def freeze(self) -> None:
+        """Stop the machine between two instructions, as a hypervisor that pauses it does. Raises GuestError."""
+
+    def thaw(self) -> None:
+        """Let it go on. Raises GuestError."""
+
     def console(self, lines: int = 20) -> str:
         """The last lines that the guest wrote to its console."""
 

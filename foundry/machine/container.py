@@ -15,7 +15,7 @@ from typing import Self
 
 from foundry import files, run, tree
 from foundry.errors import GuestError
-from foundry.machine import Spec, inotify, seed, wait
+from foundry.machine import Spec, cgroups, inotify, seed, wait
 from foundry.machine.netns import Network, Nic
 from foundry.machine.ssh import Connection
 from foundry.run import Process, Result
@@ -30,6 +30,12 @@ mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work root
 # From within the namespace, so that /sys shows its cards and not the host's.
 space=$3
 shift 3
+# 0 is whoever writes it.
+while [ "$1" != -- ]; do
+    echo 0 >"$1/cgroup.procs"
+    shift
+done
+shift
 exec nsenter --net="$space" "$@" </dev/null >>console.log 2>&1
 """
 
@@ -47,6 +53,7 @@ class Container:
         self.console_log = spec.folder / "console.log"
         self._own_network = None if spec.network else Network()
         self.network = spec.network or self._own_network
+        self._group: str | None = None
         self._process: Process | None = None
         self._connection: Connection | None = None
         self._since = 0.0
@@ -72,8 +79,9 @@ class Container:
         disk = raw_disk(self.spec, self.workspace)
         assert self.network is not None
         space = self.network.attach(self.spec.name, self._nics())
+        self._group = space.name
         words = ["sh", "-euc", _START, "sh", str(tree.root(disk).offset), str(disk), str(space)]
-        words += self._nspawn()
+        words += [*map(str, cgroups.make(self._group)), "--", *self._nspawn()]
         self._since = time.monotonic()
         self._process = Process(run.contained(words), name=f"nspawn-{self.spec.name}", cwd=self.folder)
         self._process.follow()
@@ -174,6 +182,18 @@ class Container:
         assert self.network is not None
         self.network.restore(self.spec.name)
 
+    def freeze(self) -> None:
+        self._set_frozen(True)
+
+    def thaw(self) -> None:
+        self._set_frozen(False)
+
+    def _set_frozen(self, frozen: bool) -> None:
+        reason = self.dead()
+        if reason or self._group is None:
+            raise GuestError(f"{self.spec.name}: {reason}")
+        cgroups.freeze(self._group, frozen=frozen)
+
     def console(self, lines: int = 20) -> str:
         return wait.console_tail(self.console_log, lines)
 
@@ -198,6 +218,9 @@ class Container:
         if self._process:
             self._process.stop(grace=0)
         self._process = None
+        if self._group:
+            cgroups.remove(self._group)
+        self._group = None
 
 
 def _folder(upper: Path, name: str) -> None:

@@ -1,7 +1,7 @@
 """A private network for machines without a host's: namespaces with a switch, out of which nothing leads.
 
 Faults are set at the switch, so the machines know nothing of them: cables are pulled, and frames between two machines
-are dropped by nftables' bridge family, in one direction or both.
+are dropped by nftables' bridge family, in one direction or both. Cables can be made slow (foundry/machine/latency.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from foundry import run
+from foundry.machine import cgroups
+from foundry.machine.latency import SlowCable
 from foundry.workspace import NAMESPACES
 
 _NAME = re.compile(r"pf-(\d+)-[0-9a-f]{6}(?:-\d+)?")
@@ -43,7 +45,9 @@ class Network:
         self.name = f"pf-{os.getpid()}-{secrets.token_hex(3)}"
         self._machines: dict[str, str] = {}
         self._ports: dict[str, list[str]] = {}
+        self._plugged: dict[str, str] = {}
         self._switches: set[int] = set()
+        self._slow: dict[str, SlowCable] = {}
         _ip("netns", "add", self.name)
 
     def __enter__(self) -> Self:
@@ -99,8 +103,8 @@ class Network:
         return ports[-1]
 
     def _plug(self, port: str, number: int) -> None:
-        switch = self._switch(number)
-        _ip("-n", self.name, "link", "set", port, "master", switch, "up")
+        self._plugged[port] = self._switch(number)
+        _ip("-n", self.name, "link", "set", port, "master", self._plugged[port], "up")
 
     def _switch(self, number: int) -> str:
         switch = f"br{number}"
@@ -136,8 +140,8 @@ class Network:
         rules = [
             f"add rule bridge {_FAULTS} forward iifname {source} oifname {target} drop"
             for one, other in pairs
-            for source in self._ports[one]
-            for target in self._ports[other]
+            for source in self._uplinks(one)
+            for target in self._uplinks(other)
         ]
         table = [f"add table bridge {_FAULTS}", f"delete table bridge {_FAULTS}", f"add table bridge {_FAULTS}"]
         chain = f"add chain bridge {_FAULTS} forward {{ type filter hook forward priority 0; }}"
@@ -149,8 +153,27 @@ class Network:
         machines = list(self._ports)
         self.drop((a, b) for a in machines for b in machines if a != b and side.get(a) != side.get(b))
 
+    def delay(self, machine: str, milliseconds: int) -> None:
+        """Make every frame to and from a machine arrive that much later, in place of what it was delayed before.
+
+        Losses that drop or split has set before do not reach this machine any more: set them anew.
+        Raises ToolMissing without vde2, GuestError when its programs do not run.
+        """
+        for port in self._ports[machine]:
+            if port in self._slow:
+                self._slow.pop(port).stop()
+            cable = SlowCable(self.switch, port, self._plugged[port])
+            self._slow[port] = cable
+            cable.start(milliseconds)
+
+    def _uplinks(self, machine: str) -> list[str]:
+        """Where a machine's frames reach the switch."""
+        return [self._slow[port].far if port in self._slow else port for port in self._ports[machine]]
+
     def heal(self) -> None:
-        """End the losses of drop and split."""
+        """End the losses of drop and split, and the delays."""
+        while self._slow:
+            self._slow.popitem()[1].stop()
         self.drop(())
 
     def _set(self, machine: str, state: str) -> None:
@@ -159,6 +182,8 @@ class Network:
 
     def close(self) -> None:
         """Remove the namespaces, and with them every card and switch."""
+        while self._slow:
+            self._slow.popitem()[1].stop()
         for space in [*self._machines.values(), self.name]:
             _ip("netns", "delete", space, check=False, cleaning=True)
         self._machines.clear()
@@ -171,6 +196,7 @@ def sweep() -> None:
         found = _NAME.fullmatch(path.name)
         if found and not Path(f"/proc/{found[1]}").exists():
             _ip("netns", "delete", path.name, check=False)
+    cgroups.sweep()
 
 
 def _ip(*words: str, check: bool = True, cleaning: bool = False) -> None:

@@ -272,12 +272,21 @@ class VirtualMachine:
         else:
             self._set_link(up=True)
 
+    def freeze(self) -> None:
+        self._tell("stop")
+
+    def thaw(self) -> None:
+        self._tell("cont")
+
     def _set_link(self, *, up: bool) -> None:
+        self._tell("set_link", name="nic0", up=up)
+
+    def _tell(self, command: str, **arguments: object) -> None:
         reason = self.dead()
         if reason:
             raise GuestError(f"{self.spec.name}: {reason}")
         with Monitor(self._qmp) as monitor:
-            monitor.execute("set_link", name="nic0", up=up)
+            monitor.execute(command, **arguments)
 
     def console(self, lines: int = 20) -> str:
         return wait.console_tail(self.console_log, lines)

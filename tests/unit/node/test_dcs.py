@@ -33,13 +33,19 @@ def test_server_is_the_default(node: Node) -> None:
     assert "acl" not in consul(node)
 
 
+def test_servers_keep_one_that_does_not_answer(node: Node) -> None:
+    """Its removal would take Patroni's lock away before the lock's own time is over."""
+    patroni(node, MINIMAL)
+    assert consul(node)["autopilot"] == {"cleanup_dead_servers": False}
+
+
 def test_client_joins_servers_of_others_with_their_gossip_key_only(node: Node) -> None:
     dcs = "dcs: {consul: {mode: client, join: [10.0.0.1, 10.0.0.2], datacenter: east}}\n"
     patroni(node, MINIMAL + NETWORKS + dcs)
     found = consul(node)
     assert (found["server"], found["retry_join"], found["datacenter"]) == (False, ["10.0.0.1", "10.0.0.2"], "east")
     assert found["leave_on_terminate"] is True
-    assert not {"bootstrap_expect", "encrypt", "performance"} & set(found)
+    assert not {"autopilot", "bootstrap_expect", "encrypt", "performance"} & set(found)
     patroni(node, f"cluster: a\nsecrets: {{key: {KEY}, gossip: {GOSSIP}}}\n" + NETWORKS + dcs)
     assert consul(node)["encrypt"] == GOSSIP
 

@@ -39,12 +39,12 @@ class Clusters:
         self.made: list[Cluster] = []
         self.shared: Cluster | None = None
 
-    def make(self, **options: object) -> Cluster:
+    def make(self, kind: type[Cluster] = Cluster, **options: object) -> Cluster:
         """A cluster that has formed. options: of Plan."""
         folder = self.folder / f"c{len(self.made)}-{secrets.token_hex(2)}"
         run.keep_logs_in(folder / "logs")
         plan = Plan(folder.name, str(self.disk), **{"profile": "fast", **options})  # type: ignore[arg-type]
-        cluster = Cluster(plan, self.workspace, folder)
+        cluster = kind(plan, self.workspace, folder)
         self.made.append(cluster)
         cluster.up()
         return cluster

@@ -397,13 +397,20 @@ def lock(c: Context) -> None:
     _print(act)
 
 
-@task(iterable=["set"], help={"fast": "only lint and unit tests: under a minute", "set": SET_HELP})
-def test(c: Context, fast: bool = False, set: list[str] = []) -> None:
+@task(
+    iterable=["set"],
+    help={
+        "fast": "only lint and unit tests: about a minute",
+        "machine": "what test clusters are made of: container, or vm for the tests that need one",
+        "set": SET_HELP,
+    },
+)
+def test(c: Context, fast: bool = False, machine: str = "container", set: list[str] = []) -> None:
     """Run lint, the unit tests, a whole build with verification, and the tests of the pipeline."""
     from foundry import console, suite
 
     def act() -> list[str]:
-        parts = suite.test(_configuration(set), WORKSPACE, fast=fast, show=console.out)
+        parts = suite.test(_configuration(set), WORKSPACE, fast=fast, show=console.out, machine=machine)
         return [f"test: {', '.join(p.name for p in parts)}: all passed"]
 
     _print(act)

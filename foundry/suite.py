@@ -30,10 +30,11 @@ class Part:
 Step = tuple[str, Callable[[], object]]
 
 
-def test(cfg: Config, workspace: Workspace, *, fast: bool, show: Callable[[str], None]) -> list[Part]:
+def test(cfg: Config, workspace: Workspace, *, fast: bool, show: Callable[[str], None], machine: str) -> list[Part]:
     """Run the suite; show is called with each line that pytest prints.
 
-    fast: only the parts that need no machine to be booted.
+    fast: only the parts that need no machine to be booted. machine: what the nodes of test clusters are; "vm" runs the
+    tests that need virtual machines, and only these of clusters.
     Raises FoundryError, which names the parts that failed, after all that can still tell something have run.
     """
     cheap: list[Step] = [
@@ -43,7 +44,7 @@ def test(cfg: Config, workspace: Workspace, *, fast: bool, show: Callable[[str],
     costly: list[Step] = [
         ("image", lambda: _image(cfg, workspace, show)),
         ("pipeline tests", lambda: pytest(workspace, workspace.pipeline_suite, show)),
-        ("cluster tests", lambda: pytest(workspace, workspace.cluster_suite, show)),
+        ("cluster tests", lambda: pytest(workspace, workspace.cluster_suite, show, f"--machine={machine}")),
     ]
     parts = [_run(*step) for step in cheap]
     for name, act in [] if fast else costly:
@@ -76,10 +77,10 @@ def _run(name: str, act: Callable[[], object]) -> Part:
     return Part(name, "passed", time.monotonic() - begin)
 
 
-def pytest(workspace: Workspace, folder: Path, show: Callable[[str], None]) -> None:
-    """Run the tests of a folder. Raises CommandFailed when one fails, and when there is none."""
+def pytest(workspace: Workspace, folder: Path, show: Callable[[str], None], *options: str) -> None:
+    """Run the tests of a folder; options: more of pytest's. Raises CommandFailed when one fails, or there is none."""
     run.run(
-        [sys.executable, "-m", "pytest", str(folder.relative_to(workspace.root))],
+        [sys.executable, "-m", "pytest", str(folder.relative_to(workspace.root)), *options],
         name=f"pytest-{folder.name}",
         what=f"pytest {folder.name}",
         cwd=workspace.root,

@@ -16,6 +16,21 @@ from foundry.workspace import Workspace
 from tests.pipeline.harness import ROOT, gone, tell_all
 
 HEAL_SECONDS = 120
+# What virtual machines are needed for; all else is tried on containers. A run is of one kind, as it was asked for.
+VIRTUAL = ["test_vm.py"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--machine", choices=["container", "vm"], default="container", help="what the nodes of clusters are"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    virtual = collection_path.name in VIRTUAL
+    if collection_path.is_dir() or virtual == (config.getoption("--machine") == "vm"):
+        return None
+    return True
 
 
 def release() -> image.Release:

@@ -44,12 +44,12 @@ class Trial:
         """Fifty more values are begun and acknowledged."""
         self.witness.wait_progress(seconds, 50)
 
-    def new_leader(self) -> str:
+    def new_leader(self, seconds: float = HEAL_SECONDS) -> str:
         """Wait until another member leads; returns its name."""
         found = self.cluster.wait_members(
             lambda members: any(m.role == "leader" and m.name != self.leader and m.healthy for m in members),
             f"a leader that is not {self.leader}",
-            HEAL_SECONDS,
+            seconds,
         )
         return next(m.name for m in found if m.role == "leader")
 
@@ -59,10 +59,11 @@ class Trial:
 
 
 @contextmanager
-def trial(cluster: Cluster, name: str, *, synchronous: bool = False) -> Iterator[Trial]:
+def trial(cluster: Cluster, name: str, *, synchronous: bool = False, heal: float = HEAL_SECONDS) -> Iterator[Trial]:
     """Write before, during and after the block; then the cluster heals by itself, and is judged.
 
     synchronous: nothing that was acknowledged may be lost; else a failover may lose what Patroni's manual allows.
+    heal: the most seconds that may take.
     """
     leader = cluster.leader()
     assert leader is not None
@@ -72,7 +73,7 @@ def trial(cluster: Cluster, name: str, *, synchronous: bool = False) -> Iterator
         witness.note(name)
         yield found
         found.writes_go_on()
-    cluster.wait_formed(len(cluster.nodes), HEAL_SECONDS)
+    cluster.wait_formed(len(cluster.nodes), heal)
     ttl = PROFILES[cluster.plan.profile].get("ttl", 30)
     found.verdict = judge(
         witness.history(), rows(cluster, witness.run), synchronous=synchronous, maximum_lag=MAXIMUM_LAG, ttl=ttl

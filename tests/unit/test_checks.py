@@ -68,7 +68,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, FoundryError | None]:
             raise error
 
     monkeypatch.setattr(lint, "lint", lambda _: end("lint"))
-    monkeypatch.setattr(suite, "pytest", lambda _, folder, show: end(folder.name))
+    monkeypatch.setattr(suite, "pytest", lambda _, folder, show, *options: end(folder.name))
     monkeypatch.setattr(suite, "_image", lambda *_: end("image"))
     return ends
 
@@ -78,13 +78,16 @@ def outcomes(found: Sequence[suite.Part]) -> list[tuple[str, str]]:
 
 
 def test_the_whole_suite(cfg: config.Config, workspace: Workspace, parts: dict[str, Any]) -> None:
-    found = suite.test(cfg, workspace, fast=False, show=print)
+    found = suite.test(cfg, workspace, fast=False, show=print, machine="container")
     assert [name for name, _ in outcomes(found)] == ["lint", "unit tests", "image", "pipeline tests", "cluster tests"]
     assert {outcome for _, outcome in outcomes(found)} == {"passed"}
 
 
 def test_the_fast_suite(cfg: config.Config, workspace: Workspace, parts: dict[str, Any]) -> None:
-    assert outcomes(suite.test(cfg, workspace, fast=True, show=print)) == [("lint", "passed"), ("unit tests", "passed")]
+    assert outcomes(suite.test(cfg, workspace, fast=True, show=print, machine="container")) == [
+        ("lint", "passed"),
+        ("unit tests", "passed"),
+    ]
 
 
 @pytest.mark.parametrize("failing", ["lint", "unit", "image", "pipeline", "cluster"])
@@ -93,7 +96,7 @@ def test_a_failing_part_fails_the_suite(
 ) -> None:
     parts[failing] = CommandFailed("no")
     with pytest.raises(FoundryError, match=f"test: {failing}.* failed"):
-        suite.test(cfg, workspace, fast=False, show=print)
+        suite.test(cfg, workspace, fast=False, show=print, machine="container")
 
 
 def test_pytest_is_shown_as_it_prints_and_no_tests_are_a_failure(

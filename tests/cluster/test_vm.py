@@ -1,0 +1,70 @@
+"""What needs a machine with a watchdog and a clock of its own: three virtual machines (`./inv test --machine vm`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from foundry import config
+from foundry.lab import labs
+from foundry.lab.cluster import Cluster
+from foundry.workspace import Workspace
+from tests.cluster.conftest import Clusters
+from tests.cluster.trial import PATRONICTL, trial
+from tests.pipeline.harness import ROOT, until
+
+# Emulated machines take minutes for what takes containers seconds.
+HEAL_SECONDS = 900
+
+
+@pytest.fixture(scope="module")
+def machines(clusters: Clusters) -> Cluster:
+    workspace = Workspace.at(ROOT)
+    how = labs.accelerator(config.load(workspace.config), clusters.disk, "qcow2", workspace)
+    return clusters.make(machine="vm", accelerator=how)
+
+
+def boot_id(cluster: Cluster, name: str) -> str:
+    return cluster.machines[name].ssh("cat /proc/sys/kernel/random/boot_id").output
+
+
+def test_three_virtual_machines_form_a_cluster(machines: Cluster) -> None:
+    assert sorted(m.role for m in machines.members()) == ["leader", "replica", "replica"]
+    leader = machines.leader()
+    assert leader is not None
+    said = machines.machines[leader].ssh("sudo journalctl -b -u patroni -o cat --no-pager").output
+    assert "Software Watchdog activated" in said
+
+
+def test_a_switchover(machines: Cluster) -> None:
+    with trial(machines, "vm-switchover", synchronous=True, heal=HEAL_SECONDS) as seen:
+        command = f"{PATRONICTL} switchover {machines.plan.cluster} --force"
+        seen.on(seen.leader, f"{command} --leader {seen.leader} --candidate {seen.replicas[0]}")
+        assert seen.new_leader(HEAL_SECONDS) == seen.replicas[0]
+
+
+def test_a_patroni_that_hangs_is_reset_by_the_watchdog(machines: Cluster) -> None:
+    """Its PostgreSQL would go on after the lock has run out, and another leader beside it."""
+    with trial(machines, "vm-frozen", heal=HEAL_SECONDS) as seen:
+        before = boot_id(machines, seen.leader)
+        seen.on(seen.leader, "sudo systemctl kill --kill-whom=main --signal=STOP patroni")
+        seen.new_leader(HEAL_SECONDS)
+        seen.writes_go_on(HEAL_SECONDS)
+        machines.wait_ready([seen.leader])
+
+    def reset() -> tuple[bool, object]:
+        now = boot_id(machines, seen.leader)
+        return now != before, now
+
+    until(reset, f"{seen.leader} was reset", HEAL_SECONDS)
+
+
+def test_a_clock_that_jumps(machines: Cluster) -> None:
+    """Patroni and Consul reckon with clocks that nobody can set; a leader an hour ahead goes on leading."""
+    with trial(machines, "vm-clock", synchronous=True, heal=HEAL_SECONDS) as seen:
+        seen.on(seen.leader, "sudo timedatectl set-ntp false; sudo date -s '+1 hour'")
+        for _ in range(4):
+            seen.witness.wait_progress(60, 300)
+        seen.on(seen.leader, "sudo date -s '-1 hour'")
+        for _ in range(4):
+            seen.witness.wait_progress(60, 300)
+    assert {led.member for led in seen.judgement.leaderships} == {seen.leader}

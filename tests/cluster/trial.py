@@ -1,0 +1,81 @@
+"""A fault while clients write, and the verdict on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from foundry.lab.cluster import Cluster
+from foundry.lab.judge import Judgement, judge
+from foundry.lab.plan import PROFILES
+from foundry.lab.witness import Witness, rows, watch
+
+HEAL_SECONDS = 120
+PROGRESS_SECONDS = 120
+MAXIMUM_LAG = 1048576
+"""maximum_lag_on_failover of templates/etc/patroni/patroni.yml.j2."""
+PATRONICTL = "patronictl -c /etc/patroni/patroni.yml"
+SQL = "cd / && sudo -u postgres psql -XAtc"
+
+
+@dataclass
+class Trial:
+    """One fault: who led before it, and, once it is over, the judgement."""
+
+    cluster: Cluster
+    witness: Witness
+    leader: str
+    verdict: Judgement | None = None
+
+    @property
+    def judgement(self) -> Judgement:
+        assert self.verdict is not None, "the trial is still under way"
+        return self.verdict
+
+    @property
+    def replicas(self) -> list[str]:
+        return [name for name in self.cluster.machines if name != self.leader]
+
+    def on(self, name: str, command: str, *, check: bool = True) -> str:
+        return self.cluster.machines[name].ssh(command, timeout=120, check=check).output
+
+    def writes_go_on(self, seconds: float = PROGRESS_SECONDS) -> None:
+        """Fifty more values are begun and acknowledged."""
+        self.witness.wait_progress(seconds, 50)
+
+    def new_leader(self) -> str:
+        """Wait until another member leads; returns its name."""
+        found = self.cluster.wait_members(
+            lambda members: any(m.role == "leader" and m.name != self.leader and m.healthy for m in members),
+            f"a leader that is not {self.leader}",
+            HEAL_SECONDS,
+        )
+        return next(m.name for m in found if m.role == "leader")
+
+    def journal(self, name: str) -> str:
+        """What Patroni has said on a node since it booted."""
+        return self.on(name, "sudo journalctl -b -u patroni -o cat --no-pager")
+
+
+@contextmanager
+def trial(cluster: Cluster, name: str, *, synchronous: bool = False) -> Iterator[Trial]:
+    """Write before, during and after the block; then the cluster heals by itself, and is judged.
+
+    synchronous: nothing that was acknowledged may be lost; else a failover may lose what Patroni's manual allows.
+    """
+    leader = cluster.leader()
+    assert leader is not None
+    with watch(cluster, name, ["--rate", "100"]) as witness:
+        found = Trial(cluster, witness, leader)
+        found.writes_go_on()
+        witness.note(name)
+        yield found
+        found.writes_go_on()
+    cluster.wait_formed(len(cluster.nodes), HEAL_SECONDS)
+    ttl = PROFILES[cluster.plan.profile].get("ttl", 30)
+    found.verdict = judge(
+        witness.history(), rows(cluster, witness.run), synchronous=synchronous, maximum_lag=MAXIMUM_LAG, ttl=ttl
+    )
+    print("\n".join([name, *found.judgement.summary()]))
+    assert found.judgement.violations == [], "\n".join(found.judgement.summary())

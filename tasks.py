@@ -176,14 +176,27 @@ class _TakesWords(Task):  # type: ignore[type-arg]
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         options = [a for a in super().get_arguments(ignore_unknown_help) if a.name != "words"]
-        return [*options, *(Argument(name=f"word-{n}", positional=True) for n in range(len(_words(sys.argv))))]
+        words = _words(sys.argv, "user-data", "--shared")
+        return [*options, *(Argument(name=f"word-{n}", positional=True) for n in range(len(words)))]
 
 
-def _words(argv: list[str]) -> list[str]:
-    """What stands after user-data, and is no option or value of one."""
-    own = argv[argv.index("user-data") + 1 :] if "user-data" in argv else []
+class _MayTakeANode(Task):  # type: ignore[type-arg]
+    """A task whose one word may be left out, where Invoke wants every positional argument or takes none."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        options = super().get_arguments(ignore_unknown_help)
+        given = bool(_words(sys.argv, self.name.replace("_", "-"), "--follow"))
+        for argument in (a for a in options if a.positional):
+            argument.positional = given
+            # Only what has no value yet takes a word.
+            argument.default = None if given else argument.default
+        return options
+
+
+def _words(argv: list[str], task: str, *flags: str) -> list[str]:
+    """What stands after a task, and is no option or value of one; flags: its options that have no value."""
+    own = argv[argv.index(task) + 1 :] if task in argv else []
     before = ["", *own]
-    flags = ("--shared", "")
     return [
         word
         for word, last in zip(own, before, strict=False)
@@ -330,6 +343,7 @@ def cluster_psql(c: Context, node: str = "", command: str = "", name: str = "lab
 
 
 @task(
+    klass=_MayTakeANode,
     auto_shortflags=False,
     positional=["node"],
     help={"node": "its name (default: all)", "follow": "go on as lines come", "name": LAB_HELP},

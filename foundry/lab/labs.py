@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -22,13 +21,12 @@ from foundry.config import Config
 from foundry.errors import Cancelled, ConfigError, FoundryError, GuestError, ToolMissing
 from foundry.lab import keeper
 from foundry.lab.cluster import LIST, Member, parse_members
-from foundry.lab.plan import Plan, check, load
+from foundry.lab.plan import Plan, check, check_name, load
 from foundry.machine import MAKERS, Accelerator, kvm, netns, ssh
 from foundry.workspace import Workspace
 
 STOP_SECONDS = 60.0
 UNITS = ("patroni-node", "consul", "patroni")
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,7 @@ def up(
     wanted: a path of a disk or of a manifest, the name of an image in foundry.yml, or "" for the first of these.
     Raises FoundryError; nothing of the lab runs then.
     """
-    check(nodes, machine, dcs, profile, list(MAKERS))
-    _check_name(name)
+    check(name, nodes, machine, dcs, profile, list(MAKERS))
     if os.geteuid() != 0:
         raise ToolMissing("a lab needs root: namespaces, mounts and network cards", hint="sudo ./inv …")
     folder = workspace.labs / name
@@ -134,11 +131,6 @@ def up(
     folder.mkdir(parents=True, mode=0o700)
     plan.save(folder / keeper.PLAN)
     return _start(plan, folder, workspace)
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"--name: {name!r} is not 1 to 31 of a-z, 0-9 and -")
 
 
 def _disk(cfg: Config, workspace: Workspace, wanted: str) -> tuple[Path, str]:
@@ -232,7 +224,7 @@ def names(workspace: Workspace) -> list[str]:
 
 def find(workspace: Workspace, name: str) -> Lab:
     """The lab of a name. Raises ConfigError, naming those that run."""
-    _check_name(name)
+    check_name(name)
     lab = running(workspace.labs / name)
     if lab is None:
         others = ", ".join(n for n in names(workspace) if running(workspace.labs / n))
@@ -327,7 +319,7 @@ def journals(lab: Lab) -> list[str]:
 
 def down(workspace: Workspace, name: str) -> list[str]:
     """End a lab and remove all of it, whatever state it is in; returns what was done, for a person."""
-    _check_name(name)
+    check_name(name)
     folder = workspace.labs / name
     lab = running(folder)
     if lab is None and not folder.exists():

@@ -267,5 +267,5 @@ def test_any_number_of_nodes_on_the_command_line(
     import tasks
 
     monkeypatch.setattr(sys, "argv", ["invoke", "user-data", *argv])
-    assert tasks._words(sys.argv) == words
+    assert tasks._words(sys.argv, "user-data", "--shared") == words
     assert [a.name for a in tasks.user_data.get_arguments() if a.positional] == [f"word-{n}" for n in range(len(words))]

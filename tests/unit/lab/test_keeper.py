@@ -63,7 +63,7 @@ def test_it_tells_how_its_machines_are_until_it_is_told_to_stop(lab: Cluster, tm
     assert not (tmp_path / keeper.SOCKET).exists()
 
 
-@pytest.mark.parametrize("text", ["", "stopp\n", "\n"])
+@pytest.mark.parametrize("text", ["", "halt\n", "\n"])
 def test_what_is_no_wish_stops_nothing(text: str, lab: Cluster, tmp_path: Path) -> None:
     with serving(tmp_path, lab) as thread:
         say(tmp_path, text)

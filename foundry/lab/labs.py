@@ -20,6 +20,7 @@ from foundry import config, files, image, log, run, tree
 from foundry.config import Config
 from foundry.errors import Cancelled, ConfigError, FoundryError, GuestError, ToolMissing
 from foundry.lab import keeper
+from foundry.lab.claim import CLAIM, claimed, refuse_running
 from foundry.lab.cluster import LIST, Member, parse_members
 from foundry.lab.plan import Plan, check, check_name, load
 from foundry.machine import MAKERS, Accelerator, kvm, netns, ssh
@@ -111,26 +112,33 @@ def up(
         raise ToolMissing("a lab needs root: namespaces, mounts and network cards", hint="sudo ./inv …")
     folder = workspace.labs / name
     if running(folder):
-        raise ConfigError(
-            f"lab {name} runs already", hint=f"`./inv cluster-down --name {name}`, or another --name for a second lab"
-        )
+        refuse_running(name)
     disk, kind = _disk(cfg, workspace, wanted)
-    netns.sweep()
-    shutil.rmtree(folder, ignore_errors=True)
-    plan = Plan(
-        name,
-        str(disk),
-        nodes,
-        machine,
-        dcs="etcd3" if dcs == "etcd3" else "consul",
-        profile="fast" if profile == "fast" else "default",
-        format=kind,
-        memory_mib=memory_mib,
-        accelerator=accelerator(cfg, disk, kind, workspace) if machine == "vm" else "tcg",
-    )
-    folder.mkdir(parents=True, mode=0o700)
-    plan.save(folder / keeper.PLAN)
-    return _start(plan, folder, workspace)
+    with claimed(folder) as claim:
+        netns.sweep()
+        _empty(folder)
+        plan = Plan(
+            name,
+            str(disk),
+            nodes,
+            machine,
+            dcs="etcd3" if dcs == "etcd3" else "consul",
+            profile="fast" if profile == "fast" else "default",
+            format=kind,
+            memory_mib=memory_mib,
+            accelerator=accelerator(cfg, disk, kind, workspace) if machine == "vm" else "tcg",
+        )
+        plan.save(folder / keeper.PLAN)
+        return _start(plan, folder, workspace, claim)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an earlier lab has left."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != CLAIM:
+            path.unlink(missing_ok=True)
 
 
 def _disk(cfg: Config, workspace: Workspace, wanted: str) -> tuple[Path, str]:
@@ -154,11 +162,11 @@ def accelerator(cfg: Config, disk: Path, kind: str, workspace: Workspace) -> Acc
         return kvm.accelerator(cfg.build.accelerator, kernel, initrd, workspace)
 
 
-def _start(plan: Plan, folder: Path, workspace: Workspace) -> Formed:
+def _start(plan: Plan, folder: Path, workspace: Workspace, claim: int) -> Formed:
     words = [sys.executable, "-m", "foundry.lab.keeper", str(folder), str(workspace.root), str(workspace.build)]
     with log.stage("lab", f"{plan.nodes} × {plan.machine} of {Path(plan.image).name}"):
         try:
-            with run.Attached(words, name="keeper", cwd=workspace.root) as process:
+            with run.Attached(words, name="keeper", cwd=workspace.root, keeps=[claim]) as process:
                 formed = _follow(process, folder)
                 process.let_go("keep")
         except BaseException:
@@ -326,8 +334,9 @@ def down(workspace: Workspace, name: str) -> list[str]:
         find(workspace, name)
     if lab is not None:
         _end(lab)
-    netns.sweep()
-    shutil.rmtree(folder, ignore_errors=True)
+    with claimed(folder):
+        netns.sweep()
+        shutil.rmtree(folder, ignore_errors=True)
     return [f"lab {name} is gone"]
 
 

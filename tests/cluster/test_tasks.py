@@ -189,6 +189,17 @@ def test_the_next_start_works_after_kills_of_both_processes(build: Path) -> None
     assert leftovers(build, [number]) == []
 
 
+def test_two_starts_and_a_removal_of_one_name_do_not_meet(build: Path) -> None:
+    with Inv(build, *UP, "--name", "c") as run:
+        run.reaches(lambda: machine_boots(run), "machines boot", 60)
+        for words in ((*UP, "--name", "c"), ("cluster-down", "--name", "c")):
+            inv(build, *words).refused(2, f"another command (process {run.process.pid}) is making or removing lab c")
+        assert "labs/c" not in inv(build, "clean").expect(0).out
+        inv(build, "clean", "--all").refused(1, "c of ", "is in use", "cluster-down --all")
+        run.end(30, signal.SIGINT).refused(130, "interrupted")
+    assert not lab(build, "c").exists()
+
+
 def test_all_wrong_options_are_said_at_once(build: Path) -> None:
     wrong = {"--nodes": "0", "--machine": "x", "--dcs": "y", "--profile": "z", "--name": "A/.."}
     words = [word for option in wrong.items() for word in option]

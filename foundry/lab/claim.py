@@ -16,6 +16,7 @@ from typing import NoReturn
 from foundry import run
 from foundry.errors import Cancelled, ConfigError
 from foundry.lab import keeper
+from foundry.machine import owner
 
 CLAIM = "claim"
 ENDING_SECONDS = 60.0
@@ -38,7 +39,7 @@ def claimed(folder: Path, seconds: float = ENDING_SECONDS) -> Iterator[int]:
         handle = _take(folder)
     try:
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()} {keeper.started(os.getpid())}".encode(), 0)
+        os.pwrite(handle, f"{os.getpid()} {owner.started(os.getpid())}".encode(), 0)
         yield handle
     finally:
         os.close(handle)
@@ -75,10 +76,10 @@ def _refuse(folder: Path, *, over: bool) -> None:
     name = folder.name
     if (folder / keeper.STATE).exists():
         refuse_running(name)
-    owner, _, since = _owner(folder).partition(" ")
-    if owner.isdigit() and keeper.started(int(owner)) == since:
+    pid, _, since = _owner(folder).partition(" ")
+    if pid.isdigit() and owner.started(int(pid)) == since:
         raise ConfigError(
-            f"another command (process {owner}) is making or removing lab {name}",
+            f"another command (process {pid}) is making or removing lab {name}",
             hint="wait until it has ended, end it with Ctrl-C, or give another --name",
         )
     if over:

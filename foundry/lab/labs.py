@@ -23,7 +23,7 @@ from foundry.lab import keeper
 from foundry.lab.claim import CLAIM, claimed, refuse_running
 from foundry.lab.cluster import LIST, Member, parse_members
 from foundry.lab.plan import Plan, check, check_name, load
-from foundry.machine import MAKERS, Accelerator, kvm, netns, ssh
+from foundry.machine import MAKERS, Accelerator, kvm, netns, owner, ssh
 from foundry.workspace import Workspace
 
 STOP_SECONDS = 60.0
@@ -217,7 +217,7 @@ def running(folder: Path) -> Lab | None:
     """The lab in a folder; None where none runs there."""
     state = files.read_json(folder / keeper.STATE)
     try:
-        if keeper.started(state["pid"]) != state["since"]:
+        if owner.started(state["pid"]) != state["since"]:
             return None
         machines = {name: Path(path) for name, path in state["machines"].items()}
         return Lab(load(folder / keeper.PLAN), folder, state["pid"], Path(state["space"]), machines)
@@ -343,9 +343,9 @@ def down(workspace: Workspace, name: str) -> list[str]:
 def _end(lab: Lab) -> None:
     with suppress(FoundryError):
         ask(lab, "stop", STOP_SECONDS)
-    since = keeper.started(lab.pid)
+    since = owner.started(lab.pid)
     deadline = time.monotonic() + STOP_SECONDS
-    while since is not None and keeper.started(lab.pid) == since:
+    while since is not None and owner.started(lab.pid) == since:
         if time.monotonic() > deadline:
             # Its machines end with it (setpriv --pdeathsig), and sweep() removes its namespaces.
             with suppress(ProcessLookupError):

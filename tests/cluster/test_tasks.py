@@ -160,7 +160,7 @@ def test_an_interrupted_start_leaves_nothing(build: Path, moment: Moment, number
     with Inv(build, *UP) as run:
         run.reaches(lambda: moment(run), moment.__name__, 60)
         keepers = keepers_of(build)
-        assert len(keepers) == 1
+        assert keepers
         ended = run.end(30, number)
         if number == signal.SIGKILL:
             assert ended.code == -number

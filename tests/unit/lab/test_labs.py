@@ -12,6 +12,7 @@ from foundry import files
 from foundry.errors import ConfigError, FoundryError
 from foundry.lab import keeper, labs
 from foundry.lab.plan import Plan
+from foundry.machine import owner
 from foundry.workspace import Workspace
 
 
@@ -20,7 +21,7 @@ def make(workspace: Workspace, name: str, **state: Any) -> Path:
     folder = workspace.labs / name
     folder.mkdir(parents=True)
     Plan(name, "/x.qcow2", 2).save(folder / keeper.PLAN)
-    own = {"pid": os.getpid(), "since": keeper.started(os.getpid()), "space": "/run/netns/pf-1-abcdef"}
+    own = {"pid": os.getpid(), "since": owner.started(os.getpid()), "space": "/run/netns/pf-1-abcdef"}
     machines = {"pg-srv1": "/one/ssh_config", "pg-srv2": "/two/ssh_config"}
     files.write_json(folder / keeper.STATE, {**own, "machines": machines, **state})
     return folder
@@ -45,13 +46,12 @@ def test_what_is_no_state_is_no_lab(text: str, workspace: Workspace) -> None:
     assert labs.running(folder) is None
 
 
-def test_a_process_that_nobody_has_waited_for_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(keeper, "PROCESSES", tmp_path)
+def test_a_process_that_nobody_has_waited_for_is_none(tmp_path: Path) -> None:
     for number, state in ((1, "S"), (2, "Z"), (3, "X")):
         (tmp_path / str(number)).mkdir()
         fields = " ".join([state, *map(str, range(4, 30))])
         (tmp_path / str(number) / "stat").write_text(f"{number} (a ) b) {fields}", encoding="utf-8")
-    assert [keeper.started(n) for n in (1, 2, 3, 4)] == ["22", None, None, None]
+    assert [owner.started(n, tmp_path) for n in (1, 2, 3, 4)] == ["22", None, None, None]
 
 
 def test_who_asks_for_a_lab_that_does_not_run_is_told_which_do(workspace: Workspace) -> None:

@@ -19,8 +19,8 @@ def voters(cluster: Cluster, on: str) -> list[str]:
     return sorted(words[0] for words in lines if words[4:5] == ["true"])
 
 
-def replace_node(cluster: Cluster, name: str, other: str) -> None:
-    """Steps 2 to 5. other: a node that stays."""
+def replace_node(cluster: Cluster, name: str, other: str, instance: str | None) -> None:
+    """Steps 2 to 5. other: a node that stays. instance: the new machine's instance-id; None for the old one's."""
     node, old = cluster.nodes[name], cluster.machines[name]
     old.ssh("sudo systemctl disable --now patroni consul", timeout=SECONDS)
     cluster.remove(name)
@@ -33,7 +33,7 @@ def replace_node(cluster: Cluster, name: str, other: str) -> None:
 
     until(left, f"Consul without {name}", SECONDS)
     folder = cluster.folder / "machines" / f"{name}-newer"
-    spec = cluster.spec(node, instance=f"i-{name}-newer")
+    spec = cluster.spec(node, instance=instance)
     cluster.boot(node, seed=spec.seed, folder=folder)
     cluster.wait_ready([name])
     cluster.wait_formed(3, SECONDS)
@@ -52,7 +52,8 @@ def test_each_node_is_replaced_while_clients_write(clusters: Clusters) -> None:
                 cluster.machines[other].ssh(f"{PATRONICTL} switchover pg-15-cluster --force", timeout=SECONDS)
                 cluster.wait_formed(3, SECONDS)
             witness.note(f"{name} replaced")
-            replace_node(cluster, name, other)
+            # The seed of before serves, and one that a cloud makes.
+            replace_node(cluster, name, other, None if name == replicas[0] else f"i-{name}-newer")
         witness.wait_progress(SECONDS, 100)
     cluster.wait_formed(3, SECONDS)
     judgement = judge(witness.history(), rows(cluster, witness.run), synchronous=True)
@@ -60,5 +61,3 @@ def test_each_node_is_replaced_while_clients_write(clusters: Clusters) -> None:
     assert judgement.violations == [], "\n".join(judgement.summary())
     assert judgement.leaderships[0].member == first
     assert len(judgement.leaderships) == 2, "\n".join(judgement.summary())
-    for machine in cluster.machines.values():
-        assert machine.ssh("cat /var/lib/cloud/data/instance-id").output.endswith("-newer")

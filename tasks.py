@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.parser.argument import Argument
-from invoke.tasks import Task, task
+from invoke.tasks import task
 
 from foundry.errors import FoundryError
 from foundry.workspace import Workspace
+from task_words import MayTakeANode, TakesWords
 
 if TYPE_CHECKING:
     from foundry.config import Config
@@ -171,28 +171,8 @@ def tuning(
         sys.exit(code)
 
 
-class _TakesWords(Task):  # type: ignore[type-arg]
-    """A task with any number of words like pg-srv1=10.129.0.21, where Invoke knows only a fixed number of them."""
-
-    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        options = [a for a in super().get_arguments(ignore_unknown_help) if a.name != "words"]
-        return [*options, *(Argument(name=f"word-{n}", positional=True) for n in range(len(_words(sys.argv))))]
-
-
-def _words(argv: list[str]) -> list[str]:
-    """What stands after user-data, and is no option or value of one."""
-    own = argv[argv.index("user-data") + 1 :] if "user-data" in argv else []
-    before = ["", *own]
-    flags = ("--shared", "")
-    return [
-        word
-        for word, last in zip(own, before, strict=False)
-        if not word.startswith("-") and (not last.startswith("-") or "=" in last or last in flags)
-    ]
-
-
 @task(
-    klass=_TakesWords,
+    klass=TakesWords,
     auto_shortflags=False,
     positional=[],
     iterable=["nameserver"],
@@ -330,6 +310,7 @@ def cluster_psql(c: Context, node: str = "", command: str = "", name: str = "lab
 
 
 @task(
+    klass=MayTakeANode,
     auto_shortflags=False,
     positional=["node"],
     help={"node": "its name (default: all)", "follow": "go on as lines come", "name": LAB_HELP},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from foundry import files, lock
 from foundry.errors import FoundryError
+from foundry.lab import claim
 from foundry.workspace import MOUNTS, Workspace
 
 
@@ -30,13 +31,16 @@ def clean(workspace: Workspace, *, everything: bool = False) -> Cleaned:
     """Remove leftovers, failures, old logs and all but the newest result of each stage; downloads and images stay.
 
     everything: remove the whole build folder, images and downloads included.
-    Raises FoundryError while another run is under way, or when something is mounted below the build folder.
+    Labs that run stay. Raises FoundryError while another run is under way, when something is mounted below the build
+    folder, and when everything shall go while a lab runs.
     """
     build = workspace.build
     if not build.is_dir():
         return Cleaned((), 0)
     with lock.held(workspace, "wait until it has ended, or end it with Ctrl-C, then clean"):
         _refuse_mounts(build)
+        if everything:
+            _refuse_labs(workspace)
         # The lock file itself stays: a run that waits for it must not be left holding one that nobody else sees.
         every = [p for p in sorted(build.iterdir()) if p != workspace.lock]
         doomed = every if everything else list(_stale(workspace, every))
@@ -49,7 +53,9 @@ def clean(workspace: Workspace, *, everything: bool = False) -> Cleaned:
 def _stale(workspace: Workspace, every: Iterable[Path]) -> Iterable[Path]:
     kept = (workspace.pool, workspace.wheels, workspace.resolver, workspace.keyring, workspace.images)
     for path in every:
-        if path in (workspace.work, workspace.failed):
+        if path == workspace.labs:
+            yield from (lab for lab in sorted(path.iterdir()) if not claim.held(lab))
+        elif path in (workspace.work, workspace.failed):
             yield path
         elif path.is_dir() and path not in kept:
             yield from _all_but_newest(path)
@@ -59,6 +65,15 @@ def _all_but_newest(store: Path) -> list[Path]:
     folders = sorted((p for p in store.iterdir() if p.is_dir() and not p.is_symlink()), key=lambda p: p.stat().st_mtime)
     scratch = [p for p in folders if p.name.startswith(".")]
     return scratch + [p for p in folders if p not in scratch][:-1]
+
+
+def _refuse_labs(workspace: Workspace) -> None:
+    found = [p.name for p in workspace.labs.glob("*") if claim.held(p)]
+    if found:
+        raise FoundryError(
+            f"clean: {', '.join(found)} of {workspace.labs} is in use, so nothing was removed",
+            hint="`./inv cluster-down --all` ends every lab",
+        )
 
 
 def _refuse_mounts(folder: Path) -> None:

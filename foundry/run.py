@@ -105,7 +105,7 @@ class Process:
     """A command under way. Use it as a context manager: leaving it ends the command and all of its group.
 
     cleaning: a short command that takes back what others did, and therefore runs even after cancel(). leash: whether
-    the kernel ends the command together with the thread that has started it.
+    the kernel ends the command together with the thread that has started it. keeps: descriptors that it inherits.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class Process:
         on_line: Callable[[str], None] | None = None,
         cleaning: bool = False,
         leash: bool = True,
+        keeps: Sequence[int] = (),
     ) -> None:
         if _cancelled.is_set() and not cleaning:
             raise Cancelled("interrupted")
@@ -145,6 +146,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=keeps,
             )
         except BaseException as error:
             if self._sink:
@@ -249,8 +251,8 @@ class Process:
 class Attached(Process):
     """A command that may go on by itself: it has a pipe for its input, whose end tells it that we have gone."""
 
-    def __init__(self, args: Sequence[str], *, name: str, cwd: Path | None = None) -> None:
-        super().__init__(args, name=name, cwd=cwd, stdin=subprocess.PIPE, leash=False)
+    def __init__(self, args: Sequence[str], *, name: str, cwd: Path | None = None, keeps: Sequence[int] = ()) -> None:
+        super().__init__(args, name=name, cwd=cwd, stdin=subprocess.PIPE, leash=False, keeps=keeps)
         self._released = False
 
     def __exit__(self, *_: object) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TIMEOUT_SECONDS = 2.0
-LIMIT_SECONDS = 3.0
+LIMIT_SECONDS = 2.5
 MAX_BYTES = 1024 * 1024
 
 

@@ -30,7 +30,7 @@ from patroni_node.report import Configured, File, Report
 from patroni_node.rest import Ask
 
 EX_PROBLEMS = 1
-PATRONICTL_SECONDS = 2.0
+PATRONICTL_SECONDS = 2.3
 
 
 def run(paths: Paths, *, as_json: bool) -> int:

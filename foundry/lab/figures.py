@@ -23,7 +23,7 @@ FORM_SECONDS = 25.0
 SWITCHOVER_SECONDS = 10.0
 """A planned change waits for a checkpoint and a promotion, and for no time-out."""
 HEAL_SECONDS = 300.0
-BEFORE, AFTER = 40, 40
+BEFORE, AFTER = 300, 500
 """Acknowledged writes before and after a fault, so that the outage lies between."""
 PGBENCH = "/usr/lib/postgresql/15/bin/pgbench"
 _TPS = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
@@ -103,8 +103,9 @@ def _fault(
         seen.wait_progress(60, BEFORE)
         seen.note(title)
         down = act(cluster)
-        seen.wait_progress(HEAL_SECONDS, AFTER)
+        seen.wait_progress(HEAL_SECONDS)
         seen.note("writes again")
+        seen.wait_progress(HEAL_SECONDS, AFTER)
     if down:
         cluster.boot(cluster.nodes[down])
         cluster.wait_ready([down])

@@ -23,6 +23,7 @@ from foundry import files, log, run
 from foundry.errors import FoundryError
 from foundry.lab import plan as plans
 from foundry.lab.cluster import Cluster
+from foundry.machine.owner import started
 from foundry.workspace import Workspace
 
 PLAN, STATE, SOCKET, LOG = "plan.json", "state.json", "keeper.socket", "keeper.log"
@@ -87,17 +88,6 @@ def _write_state(folder: Path, cluster: Cluster) -> None:
     state: dict[str, Any] = {"pid": os.getpid(), "since": started(os.getpid()), "space": str(cluster.network.switch)}
     state |= {"machines": {name: str(machine.ssh_config) for name, machine in cluster.machines.items()}}
     files.write_json(folder / STATE, state)
-
-
-def started(pid: int) -> str | None:
-    """When a process was started, in ticks since the host's boot (proc(5), stat, field 22); None where there is none.
-
-    With it a number that another process has by now is not taken for the old one.
-    """
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
-        return None
 
 
 def _let_go(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -21,14 +20,14 @@ from foundry import config, files, image, log, run, tree
 from foundry.config import Config
 from foundry.errors import Cancelled, ConfigError, FoundryError, GuestError, ToolMissing
 from foundry.lab import keeper
+from foundry.lab.claim import CLAIM, claimed, refuse_running
 from foundry.lab.cluster import LIST, Member, parse_members
-from foundry.lab.plan import Plan, check, load
-from foundry.machine import MAKERS, Accelerator, kvm, netns, ssh
+from foundry.lab.plan import Plan, check, check_name, load
+from foundry.machine import MAKERS, Accelerator, kvm, netns, owner, ssh
 from foundry.workspace import Workspace
 
 STOP_SECONDS = 60.0
 UNITS = ("patroni-node", "consul", "patroni")
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
 @dataclass(frozen=True)
@@ -108,37 +107,38 @@ def up(
     wanted: a path of a disk or of a manifest, the name of an image in foundry.yml, or "" for the first of these.
     Raises FoundryError; nothing of the lab runs then.
     """
-    check(nodes, machine, dcs, profile, list(MAKERS))
-    _check_name(name)
+    check(name, nodes, machine, dcs, profile, list(MAKERS))
     if os.geteuid() != 0:
         raise ToolMissing("a lab needs root: namespaces, mounts and network cards", hint="sudo ./inv …")
     folder = workspace.labs / name
     if running(folder):
-        raise ConfigError(
-            f"lab {name} runs already", hint=f"`./inv cluster-down --name {name}`, or another --name for a second lab"
-        )
+        refuse_running(name)
     disk, kind = _disk(cfg, workspace, wanted)
-    netns.sweep()
-    shutil.rmtree(folder, ignore_errors=True)
-    plan = Plan(
-        name,
-        str(disk),
-        nodes,
-        machine,
-        dcs="etcd3" if dcs == "etcd3" else "consul",
-        profile="fast" if profile == "fast" else "default",
-        format=kind,
-        memory_mib=memory_mib,
-        accelerator=accelerator(cfg, disk, kind, workspace) if machine == "vm" else "tcg",
-    )
-    folder.mkdir(parents=True, mode=0o700)
-    plan.save(folder / keeper.PLAN)
-    return _start(plan, folder, workspace)
+    with claimed(folder) as claim:
+        netns.sweep()
+        _empty(folder)
+        plan = Plan(
+            name,
+            str(disk),
+            nodes,
+            machine,
+            dcs="etcd3" if dcs == "etcd3" else "consul",
+            profile="fast" if profile == "fast" else "default",
+            format=kind,
+            memory_mib=memory_mib,
+            accelerator=accelerator(cfg, disk, kind, workspace) if machine == "vm" else "tcg",
+        )
+        plan.save(folder / keeper.PLAN)
+        return _start(plan, folder, workspace, claim)
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"--name: {name!r} is not 1 to 31 of a-z, 0-9 and -")
+def _empty(folder: Path) -> None:
+    """Remove what an earlier lab has left."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != CLAIM:
+            path.unlink(missing_ok=True)
 
 
 def _disk(cfg: Config, workspace: Workspace, wanted: str) -> tuple[Path, str]:
@@ -162,11 +162,11 @@ def accelerator(cfg: Config, disk: Path, kind: str, workspace: Workspace) -> Acc
         return kvm.accelerator(cfg.build.accelerator, kernel, initrd, workspace)
 
 
-def _start(plan: Plan, folder: Path, workspace: Workspace) -> Formed:
+def _start(plan: Plan, folder: Path, workspace: Workspace, claim: int) -> Formed:
     words = [sys.executable, "-m", "foundry.lab.keeper", str(folder), str(workspace.root), str(workspace.build)]
     with log.stage("lab", f"{plan.nodes} × {plan.machine} of {Path(plan.image).name}"):
         try:
-            with run.Attached(words, name="keeper", cwd=workspace.root) as process:
+            with run.Attached(words, name="keeper", cwd=workspace.root, keeps=[claim]) as process:
                 formed = _follow(process, folder)
                 process.let_go("keep")
         except BaseException:
@@ -217,7 +217,7 @@ def running(folder: Path) -> Lab | None:
     """The lab in a folder; None where none runs there."""
     state = files.read_json(folder / keeper.STATE)
     try:
-        if keeper.started(state["pid"]) != state["since"]:
+        if owner.started(state["pid"]) != state["since"]:
             return None
         machines = {name: Path(path) for name, path in state["machines"].items()}
         return Lab(load(folder / keeper.PLAN), folder, state["pid"], Path(state["space"]), machines)
@@ -232,7 +232,7 @@ def names(workspace: Workspace) -> list[str]:
 
 def find(workspace: Workspace, name: str) -> Lab:
     """The lab of a name. Raises ConfigError, naming those that run."""
-    _check_name(name)
+    check_name(name)
     lab = running(workspace.labs / name)
     if lab is None:
         others = ", ".join(n for n in names(workspace) if running(workspace.labs / n))
@@ -327,24 +327,25 @@ def journals(lab: Lab) -> list[str]:
 
 def down(workspace: Workspace, name: str) -> list[str]:
     """End a lab and remove all of it, whatever state it is in; returns what was done, for a person."""
-    _check_name(name)
+    check_name(name)
     folder = workspace.labs / name
     lab = running(folder)
     if lab is None and not folder.exists():
         find(workspace, name)
     if lab is not None:
         _end(lab)
-    netns.sweep()
-    shutil.rmtree(folder, ignore_errors=True)
+    with claimed(folder):
+        netns.sweep()
+        shutil.rmtree(folder, ignore_errors=True)
     return [f"lab {name} is gone"]
 
 
 def _end(lab: Lab) -> None:
     with suppress(FoundryError):
         ask(lab, "stop", STOP_SECONDS)
-    since = keeper.started(lab.pid)
+    since = owner.started(lab.pid)
     deadline = time.monotonic() + STOP_SECONDS
-    while since is not None and keeper.started(lab.pid) == since:
+    while since is not None and owner.started(lab.pid) == since:
         if time.monotonic() > deadline:
             # Its machines end with it (setpriv --pdeathsig), and sweep() removes its namespaces.
             with suppress(ProcessLookupError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,7 @@ CLIENT = "10.129.0.2"
 FIRST = 21
 MOST_NODES = 9
 """Each of them is a Consul server, of which node.yml takes so many."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 # ttl 20 and retry_timeout 3 are the least that Patroni takes (patroni/config.py, _validate_and_adjust_timeouts), and
 # loop_wait + 2 * retry_timeout may not exceed ttl.
@@ -110,9 +112,19 @@ def load(path: Path) -> Plan:
         ) from error
 
 
-def check(nodes: int, machine: str, dcs: str, profile: str, known: list[str]) -> None:
+def check_name(name: str) -> None:
+    """Raise ConfigError unless a lab can have that name."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(_wrong_name(name))
+
+
+def _wrong_name(name: str) -> str:
+    return f"--name: {name!r} is not 1 to 31 of a-z, 0-9 and -, the first of them no -"
+
+
+def check(name: str, nodes: int, machine: str, dcs: str, profile: str, known: list[str]) -> None:
     """Raise ConfigError, with every problem at once, unless the options of a lab make one. known: machines."""
-    wrong = []
+    wrong = [] if _NAME.fullmatch(name) else [_wrong_name(name)]
     if not 1 <= nodes <= MOST_NODES:
         wrong.append(f"--nodes: {nodes} is not between 1 and {MOST_NODES}")
     for option, value, choices in (

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from foundry.errors import GuestError
+from foundry.machine import owner
 from foundry.workspace import CGROUPS, OWN_CGROUPS, PROCESSES
 
 PATIENCE = 5.0
@@ -43,12 +44,11 @@ def remove(name: str) -> None:
 
 
 def sweep() -> None:
-    """Remove what a run that was killed has left."""
-    for parent in _parents():
-        for folder in parent.glob("pf-*"):
-            found = _NAME.fullmatch(folder.name)
-            if found and not (PROCESSES / found[1]).exists():
-                _removed(folder)
+    """Remove what a run that was killed has left, once the last of its processes has ended."""
+    for name in {folder.name for parent in _parents() for folder in parent.glob("pf-*")}:
+        found = _NAME.fullmatch(name)
+        if found and not owner.started(int(found[1]), PROCESSES):
+            remove(name)
 
 
 def freeze(name: str, *, frozen: bool, seconds: float = PATIENCE) -> None:

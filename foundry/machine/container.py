@@ -6,6 +6,7 @@ boot loader, kernel, udev, the watchdog. Its mounts, processes and the loop devi
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import sys
 import time
@@ -241,7 +242,13 @@ def raw_disk(spec: Spec, workspace: Workspace) -> Path:
     key = files.sha256_text(f"{spec.image.resolve()} {facts.st_size} {facts.st_mtime_ns} {facts.st_ino}")[:16]
     store = workspace.stage("raw")
     disk = store / key / "disk.raw"
-    if not disk.exists():
-        with files.whole_folder(store / key) as scratch:
-            tree.raw(spec.image, spec.format, scratch / "disk.raw")
+    store.mkdir(parents=True, exist_ok=True)
+    # Two labs at once would each replace the other's, between its making and its mounting.
+    with (store / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not disk.exists():
+            for half_made in store.glob(".*.*"):
+                shutil.rmtree(half_made, ignore_errors=True)
+            with files.whole_folder(store / key) as scratch:
+                tree.raw(spec.image, spec.format, scratch / "disk.raw")
     return disk

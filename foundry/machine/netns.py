@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from foundry import run
-from foundry.machine import cgroups
+from foundry.machine import cgroups, owner
 from foundry.machine.latency import SlowCable
 from foundry.workspace import NAMESPACES
 
@@ -194,7 +194,7 @@ def sweep() -> None:
     """Remove what a run that was killed has left."""
     for path in NAMESPACES.glob("pf-*"):
         found = _NAME.fullmatch(path.name)
-        if found and not Path(f"/proc/{found[1]}").exists():
+        if found and not owner.started(int(found[1])):
             _ip("netns", "delete", path.name, check=False)
     cgroups.sweep()
 

@@ -102,7 +102,6 @@ class VirtualMachine:
         spec = self.spec
         qemu = run.find("qemu-system-x86_64", "qemu-system-x86")
         words = [
-            *self._space(),
             str(qemu),
             "-name",
             spec.name,

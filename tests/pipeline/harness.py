@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Self
 
 import pytest
 
+from foundry import files
 from foundry.errors import FoundryError
+from foundry.workspace import CGROUPS, NAMESPACES
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("archive", "chroot", "patroni-venv", "patroni-node", "base", "packer", "images")
@@ -175,9 +177,15 @@ def half_made(build: Path) -> list[str]:
     return [str(p.relative_to(build)) for p in found if not p.is_socket()]
 
 
-def leftovers(build: Path) -> list[str]:
-    """Processes, mounts and loop devices that belong to a build folder."""
+def leftovers(build: Path, keepers: Iterable[int] = ()) -> list[str]:
+    """Processes, mounts, loop devices and labs' networks that belong to a build folder.
+
+    keepers: processes that have kept a lab of it, beside those that run or have left their state.
+    """
     found = [f"process {pid}: {what}" for pid, what in _processes(build)]
+    for pid in {*keepers, *keepers_of(build)}:
+        found += [f"namespace {path}" for path in NAMESPACES.glob(f"pf-{pid}-*")]
+        found += [f"control group {path}" for path in CGROUPS.glob(f"**/pf-{pid}-*")]
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         point = line.split()[4]
         if point.startswith(f"{build}/"):
@@ -186,6 +194,14 @@ def leftovers(build: Path) -> list[str]:
         with suppress(OSError):
             if str(build) in backing.read_text(encoding="utf-8"):
                 found.append(f"loop device {backing}")
+    return found
+
+
+def keepers_of(build: Path) -> set[int]:
+    """The processes that keep a lab of a build folder, and those that have been killed while they did."""
+    found = {pid for pid, words in _processes(build) if " foundry.lab.keeper " in words}
+    for state in build.glob("labs/*/state.json"):
+        found.add((files.read_json(state) or {"pid": 0})["pid"])
     return found
 
 
@@ -200,11 +216,11 @@ def _processes(build: Path) -> list[tuple[int, str]]:
     return found
 
 
-def gone(build: Path, seconds: float = 10) -> None:
-    """Wait until nothing that belongs to a build folder runs or is mounted any more."""
+def gone(build: Path, seconds: float = 10, keepers: Iterable[int] = ()) -> None:
+    """Wait until nothing that belongs to a build folder runs or is mounted any more; keepers: see leftovers."""
 
     def check() -> tuple[bool, object]:
-        found = leftovers(build)
+        found = leftovers(build, keepers)
         return not found, found
 
     until(check, "everything of it has ended", seconds)

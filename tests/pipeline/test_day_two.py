@@ -95,6 +95,13 @@ def test_status_of_nodes_that_are_well_and_of_others(nodes: list[Machine]) -> No
     replica.ssh(f"sudo sh -c '{APPLY}'")
     healthy(replica)
 
+    # The service must read such a file, too: its sandbox may show it less than a shell sees.
+    script = "umask 77; cd /etc/patroni; sed -n 's/^  key: //p' node.yml >/root/key"
+    script += "; sed -i 's#^  key: .*#  key: {file: /root/key}#' node.yml"
+    replica.ssh(f'sudo sh -c "{script}; {APPLY}"')
+    assert "{file: /root/key}" in replica.ssh("sudo cat /etc/patroni/node.yml").output
+    healthy(replica)
+
     replica.ssh("echo 'zzz: [' | sudo tee -a /etc/patroni/node.yml")
     found = problem(replica, "/etc/patroni/node.yml:", "is not valid YAML", APPLY)
     assert replica.ssh("sudo patroni-node restart", check=False).returncode == 78

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from foundry import archive, bench, build, config, log, run, verify
-from foundry.errors import CommandFailed, FoundryError
+from foundry.errors import CommandFailed, ConfigError, FoundryError
 from foundry.machine import kvm
 from foundry.workspace import Workspace
 
@@ -161,3 +161,15 @@ def test_the_table() -> None:
 def test_what_is_over_its_limit_is_marked() -> None:
     lines = numbers(cold=151.0, size=301_000_000).summary()
     assert [line.split()[0] for line in lines if line.endswith("OVER")] == ["cold", "image"]
+
+
+def test_only_one_part_is_measured_where_only_one_is_wanted(
+    cfg: config.Config, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "run", lambda *_: SimpleNamespace(summary=lambda: ["builds"]))
+    monkeypatch.setattr(bench, "clusters", lambda *_: ["clusters"])
+    assert bench.benchmark(cfg, workspace, only="build") == ["builds"]
+    assert bench.benchmark(cfg, workspace, only="cluster") == ["clusters"]
+    assert bench.benchmark(cfg, workspace) == ["builds", "", "clusters"]
+    with pytest.raises(ConfigError, match="--only: all is not one of build, cluster"):
+        bench.benchmark(cfg, workspace, only="all")

@@ -10,6 +10,7 @@ import pytest
 
 from foundry import clean
 from foundry.errors import FoundryError
+from foundry.lab import claim
 from foundry.workspace import Workspace
 
 
@@ -88,3 +89,12 @@ def test_a_link_is_removed_and_not_followed(workspace: Workspace, tmp_path: Path
     (workspace.build / "link").symlink_to(outside)
     clean.clean(workspace, everything=True)
     assert names(outside) == {"kept"}
+
+
+def test_a_lab_in_use_stays_and_what_a_killed_one_has_left_goes(workspace: Workspace) -> None:
+    (workspace.labs / "dead").mkdir(parents=True)
+    with claim.claimed(workspace.labs / "a"):
+        with pytest.raises(FoundryError, match=r"a of .* is in use, so nothing was removed"):
+            clean.clean(workspace, everything=True)
+        assert clean.clean(workspace).removed == (workspace.labs / "dead",)
+        assert claim.held(workspace.labs / "a")

@@ -196,3 +196,47 @@ def test_contained_ends_what_left_its_group() -> None:
 def test_contained_without_network() -> None:
     output = run.capture(run.contained(["cat", "/proc/net/dev"], network=False))
     assert [line.split(":")[0].strip() for line in output.splitlines()[2:]] in (["lo"], [])
+
+
+READS = ["sh", "-c", "echo up; read word; echo heard $word; exec sleep 60"]
+
+
+def test_what_is_attached_learns_from_its_input_that_we_have_gone() -> None:
+    """Whoever else gets its process group: here nothing sends it a signal."""
+    process = run.Attached(["sh", "-c", "echo up; read word || echo alone"], name="keeper")
+    heard = process.heard()
+    assert next(heard) == "up"
+    assert process.popen.stdin
+    process.popen.stdin.close()
+    assert list(heard) == ["alone"]
+    with process:
+        pass
+
+
+def test_leaving_the_block_ends_what_is_attached() -> None:
+    with run.Attached(READS, name="keeper") as process:
+        assert next(process.heard()) == "up"
+        pid = process.popen.pid
+    assert gone(pid)
+
+
+def test_what_is_let_go_of_goes_on_and_is_not_cancelled(tmp_path: Path) -> None:
+    script = f"echo up; read word; echo $word >{tmp_path}/word; exec sleep 60"
+    with run.Attached(["sh", "-c", script], name="keeper") as process:
+        assert next(process.heard()) == "up"
+        process.let_go("keep")
+    pid = process.popen.pid
+    try:
+        run.cancel()
+        wait_until(lambda: (tmp_path / "word").exists() and (tmp_path / "word").read_text() == "keep\n")
+        assert not gone(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_what_has_ended_cannot_be_let_go() -> None:
+    with run.Attached(["true"], name="keeper") as process:
+        assert list(process.heard()) == []
+        with pytest.raises(OSError, match="pipe"):
+            process.let_go("keep")

@@ -123,3 +123,20 @@ def test_paths_are_seen_from_where_the_user_stands(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("FOUNDRY_CALLED_FROM", str(tmp_path))
     assert tasks._given("a/manifest.json") == tmp_path / "a/manifest.json"
     assert tasks._given("/x") == Path("/x")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("cluster-logs", []),
+        ("cluster-logs --follow", []),
+        ("cluster-logs --name a", []),
+        ("cluster-logs pg-srv1 --follow", ["pg-srv1"]),
+        ("cluster-logs --follow pg-srv1", ["pg-srv1"]),
+        ("cluster-logs --name=a pg-srv1", ["pg-srv1"]),
+    ],
+)
+def test_the_node_of_cluster_logs_may_be_left_out(line: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.sys, "argv", ["inv", *line.split()])
+    node = next(a for a in tasks.cluster_logs.get_arguments() if a.name == "node")
+    assert (node.positional, node.value) == ((True, None) if words else (False, ""))

@@ -20,6 +20,7 @@ def hierarchies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(cgroups, "PROCESSES", tmp_path / "proc")
     for name in ("systemd/a.slice", "unified/a.slice", "proc/1"):
         (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "proc/1/stat").write_text(f"1 (init) S {' '.join(map(str, range(4, 30)))}")
     return tmp_path
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from foundry.machine import MAKERS, Spec, netns, pass_socket
+from foundry.machine import MAKERS, Spec, container, netns, pass_socket
 from foundry.machine.container import SEED, Container
 from foundry.machine.netns import Network, Nic
 from foundry.machine.seed import NodeSeed
@@ -109,3 +110,25 @@ def test_where_nobody_listens_nothing_is_passed() -> None:
         port = server.getsockname()[1]
     with pytest.raises(OSError, match="refused"):
         pass_socket.main(port)
+
+
+def test_a_raw_disk_is_made_once_and_half_made_ones_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def raw(image: Path, kind: str, target: Path) -> Path:
+        made.append(target)
+        target.touch()
+        return target
+
+    monkeypatch.setattr(container.tree, "raw", raw)
+    workspace = Workspace(tmp_path, tmp_path / "build", "t")
+    (workspace.stage("raw") / ".0123.abc").mkdir(parents=True)
+    wanted = replace(spec(tmp_path), format="qcow2")
+    wanted.image.touch()
+    disk = container.raw_disk(wanted, workspace)
+    assert container.raw_disk(wanted, workspace) == disk
+    assert disk.exists()
+    assert len(made) == 1
+    assert sorted(p.name for p in workspace.stage("raw").iterdir()) == sorted([disk.parent.name, "lock"])
+    wanted.image.write_text("another", encoding="utf-8")
+    assert container.raw_disk(wanted, workspace) != disk

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from foundry import run
 from foundry.errors import GuestError
 from foundry.machine import MAKERS, Spec
+from foundry.machine.netns import Nic
 from foundry.machine.seed import NodeSeed, StaticAddress
-from foundry.machine.vm import VirtualMachine
+from foundry.machine.vm import CONTROL_MAC, VirtualMachine
 from foundry.workspace import Workspace
 
 STATIC = StaticAddress("10.9.8.30/24", (("macaddress", "52:54:00:00:00:09"),), "10.9.8.2")
@@ -99,3 +102,32 @@ def test_qemu_that_refuses_to_start_fails_at_once_with_its_words(
         pytest.raises(GuestError, match="code 1 cannot set up guest memory"),
     ):
         machine.boot()
+
+
+class FakeNetwork:
+    """A network of one machine's cards, in a namespace that is not there."""
+
+    switch = Path("/run/netns/pf-1-abcdef")
+
+    def taps(self, machine: str, nics: Sequence[Nic]) -> list[str]:
+        return [f"p1n{number}" for number in range(len(nics))]
+
+
+def test_a_shared_network_has_the_cards_and_qemus_own_is_for_ssh_alone(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network: Any = FakeNetwork()
+    shared = replace(spec, network=network, nics=(Nic("52:54:00:00:00:15"), Nic("52:54:00:00:00:16", switch=1)))
+    words = command(shared, monkeypatch)
+    assert words[:3] == ["nsenter", "--net=/run/netns/pf-1-abcdef", "--"]
+    assert option(words, "-netdev", "id=lan1") == "tap,id=lan1,ifname=p1n1,script=no,downscript=no"
+    assert option(words, "-device", "netdev=lan0") == "virtio-net-pci,netdev=lan0,mac=52:54:00:00:00:15"
+    own = option(words, "-netdev", "id=net0")
+    assert "restrict=on" in own and own.endswith("hostfwd=tcp:127.0.0.1:0-192.0.2.15:22")
+    assert option(words, "-device", "netdev=net0").endswith(f"mac={CONTROL_MAC}")
+
+
+def test_qemu_is_put_into_the_namespace_once(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    network: Any = FakeNetwork()
+    assert command(replace(spec, network=network), monkeypatch).count("nsenter") == 1
+    assert "nsenter" not in command(spec, monkeypatch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from pathlib import Path
 
@@ -120,6 +122,22 @@ def test_the_disk_is_the_one_that_the_data_will_lie_on(fake: Fake) -> None:
     assert before == hardware.read(fake.root).disk
     assert before is not None
     assert before > MIB
+
+
+def test_a_data_folder_that_is_hidden_is_on_the_disk_of_the_folder_above(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`patroni-node tuning` is for every user, and PostgreSQL's folder is not."""
+    real = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if "postgresql" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, **options)
+
+    before = hardware.read(fake.root).disk
+    monkeypatch.setattr(Path, "stat", stat)
+    assert hardware.read(fake.root).disk == before
 
 
 def test_a_machine_that_says_nothing_gives_no_error(fake: Fake) -> None:

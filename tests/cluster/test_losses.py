@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from foundry.lab.cluster import Cluster
-from tests.cluster.trial import HEAL_SECONDS, PATRONICTL, SQL, trial
-from tests.pipeline.harness import until
+from tests.cluster.trial import synchronous_mode, trial
 
 
 def test_everything_of_the_leader_is_killed(cluster: Cluster) -> None:
@@ -49,39 +48,9 @@ def test_a_replica_s_power_is_cut(cluster: Cluster) -> None:
 
 def test_synchronous_replication_loses_nothing_with_the_leader(cluster: Cluster) -> None:
     """With synchronous_mode only a member that has everything takes over."""
-    machine = cluster.machines["pg-srv1"]
-    machine.ssh(f"{PATRONICTL} edit-config --force -s synchronous_mode=true")
-    try:
-        cluster.wait_members(lambda ms: any(m.role == "sync_standby" for m in ms), "a synchronous one", HEAL_SECONDS)
-        with trial(cluster, "synchronous", synchronous=True) as seen:
-            cluster.machines[seen.leader].cut_power()
-            seen.new_leader()
-            seen.writes_go_on()
-            cluster.boot(cluster.nodes[seen.leader])
-            cluster.wait_ready([seen.leader])
-    finally:
-        cluster.machines["pg-srv1"].ssh(f"{PATRONICTL} edit-config --force -s synchronous_mode=false")
-    assert seen.judgement.lost == []
-    leader = cluster.leader()
-    assert leader is not None
-
-    def asynchronous() -> tuple[bool, object]:
-        names = cluster.machines[leader].ssh(f"{SQL} 'SHOW synchronous_standby_names'").output
-        return names == "", names
-
-    until(asynchronous, "a leader that waits for nobody", HEAL_SECONDS)
-
-
-def test_a_leader_that_has_written_alone_is_rewound(cluster: Cluster) -> None:
-    """What nobody but the old leader has is taken back by pg_rewind (use_pg_rewind, and its own access rule)."""
-    with trial(cluster, "diverged") as seen:
-        cluster.network.split([seen.leader])
-        # Its own client, which no other member ever hears of: WAL that differs from the next leader's.
-        seen.on(seen.leader, f"{SQL} 'CREATE TABLE IF NOT EXISTS alone (n int)'", check=False)
-        seen.on(seen.leader, f"{SQL} 'INSERT INTO alone SELECT generate_series(1, 10000)'", check=False)
+    with synchronous_mode(cluster), trial(cluster, "synchronous", synchronous=True) as seen:
+        cluster.machines[seen.leader].cut_power()
         seen.new_leader()
         seen.writes_go_on()
-        cluster.network.heal()
-    said = seen.journal(seen.leader)
-    assert "running pg_rewind" in said
-    assert "bootstrap from leader" not in said, "it was copied anew"
+        cluster.boot(cluster.nodes[seen.leader])
+        cluster.wait_ready([seen.leader])

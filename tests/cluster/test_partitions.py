@@ -6,7 +6,7 @@ import time
 
 from foundry.lab.cluster import Cluster
 from foundry.lab.plan import PROFILES
-from tests.cluster.trial import Trial, trial
+from tests.cluster.trial import SQL, Trial, synchronous_mode, trial
 
 TTL = PROFILES["fast"]["ttl"]
 
@@ -18,19 +18,49 @@ def write_for(seen: Trial, seconds: float) -> None:
         seen.witness.wait_progress(15, 20)
 
 
+def stepped_down_in_time(seen: Trial) -> None:
+    first, last = seen.judgement.leaderships[0], seen.judgement.leaderships[-1]
+    assert first.member == seen.leader != last.member
+    assert first.end < last.begin
+
+
 def test_the_leader_is_alone(cluster: Cluster) -> None:
     """It steps down before its lock has run out; only then another one leads. Clients reach all of them meanwhile.
 
-    Consul's cleanup_dead_servers is off, or its lock would be gone before.
+    Consul's cleanup_dead_servers is off, or its lock would be gone before. What it has written alone is taken back by
+    pg_rewind (use_pg_rewind, and its own access rule).
     """
     with trial(cluster, "leader-alone") as seen:
+        cluster.network.split([seen.leader])
+        # Its own client, which no other member ever hears of: WAL that differs from the next leader's.
+        seen.on(seen.leader, f"{SQL} 'CREATE TABLE IF NOT EXISTS alone (n int)'", check=False)
+        seen.on(seen.leader, f"{SQL} 'INSERT INTO alone SELECT generate_series(1, 10000)'", check=False)
+        seen.new_leader()
+        seen.writes_go_on()
+        cluster.network.heal()
+    stepped_down_in_time(seen)
+    said = seen.journal(seen.leader)
+    assert "running pg_rewind" in said
+    assert "bootstrap from leader" not in said, "it was copied anew"
+
+
+def test_the_leader_is_alone_and_synchronous(cluster: Cluster) -> None:
+    """No replica confirms what it writes, so it acknowledges nothing. Without synchronous_mode: see the test above."""
+    with synchronous_mode(cluster), trial(cluster, "leader-alone-synchronous", synchronous=True) as seen:
         cluster.network.split([seen.leader])
         seen.new_leader()
         seen.writes_go_on()
         cluster.network.heal()
-    first, last = seen.judgement.leaderships[0], seen.judgement.leaderships[-1]
-    assert first.member == seen.leader != last.member
-    assert first.end < last.begin
+
+
+def test_the_leader_hears_and_is_not_heard(cluster: Cluster) -> None:
+    """What it sends is lost, renewals of its lock as well as questions to the members: it steps down."""
+    with trial(cluster, "mute") as seen:
+        cluster.network.drop((seen.leader, name) for name in seen.replicas)
+        seen.new_leader()
+        seen.writes_go_on()
+        cluster.network.heal()
+    stepped_down_in_time(seen)
 
 
 def test_a_replica_is_alone(cluster: Cluster) -> None:
@@ -42,7 +72,7 @@ def test_a_replica_is_alone(cluster: Cluster) -> None:
 
 
 def test_one_consul_server_is_down(cluster: Cluster) -> None:
-    """Two of three are a quorum. The leader's own agent is left: without it this member cannot renew its lock."""
+    """Two of three are a quorum."""
     with trial(cluster, "one-consul", synchronous=True) as seen:
         seen.on(seen.replicas[0], "sudo systemctl stop consul")
         write_for(seen, TTL + 5)
@@ -51,12 +81,17 @@ def test_one_consul_server_is_down(cluster: Cluster) -> None:
 
 
 def test_all_of_consul_is_down_and_the_leader_goes_on(cluster: Cluster) -> None:
-    """failsafe_mode: a leader that all members confirm need not step down because the store has gone."""
+    """failsafe_mode: a leader that all members confirm need not step down because the store has gone.
+
+    First its own agent alone, so that the others could take over when the lock has run out; then all of them.
+    """
     with trial(cluster, "no-consul", synchronous=True) as seen:
-        for name in cluster.machines:
+        seen.on(seen.leader, "sudo systemctl stop consul")
+        write_for(seen, TTL + 5)
+        for name in seen.replicas:
             seen.on(name, "sudo systemctl stop consul")
-        write_for(seen, 2 * TTL)
-        assert seen.on(seen.leader, "cd / && sudo -u postgres psql -XAtc 'SELECT pg_is_in_recovery()'") == "f"
+        write_for(seen, TTL + 5)
+        assert seen.on(seen.leader, f"{SQL} 'SELECT pg_is_in_recovery()'") == "f"
         for name in cluster.machines:
             seen.on(name, "sudo systemctl start consul")
     assert [led.member for led in seen.judgement.leaderships] == [seen.leader]

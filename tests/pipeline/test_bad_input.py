@@ -24,7 +24,17 @@ build:
 verifying:
   cpus: 2
 """
-SOURCES = ("tasks.py", "foundry", "requirements", "templates", "files", "packer", "debian", "patroni_node")
+SOURCES = (
+    "tasks.py",
+    "task_words.py",
+    "foundry",
+    "requirements",
+    "templates",
+    "files",
+    "packer",
+    "debian",
+    "patroni_node",
+)
 LINKED = ("archive", "chroot", "patroni-venv", "patroni-node")
 # Not even root may run a file that nobody may run: a search of PATH passes it by.
 MASKED = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'

@@ -185,7 +185,7 @@ def leftovers(build: Path, keepers: Iterable[int] = ()) -> list[str]:
     found = [f"process {pid}: {what}" for pid, what in _processes(build)]
     for pid in {*keepers, *keepers_of(build)}:
         found += [f"namespace {path}" for path in NAMESPACES.glob(f"pf-{pid}-*")]
-        found += [f"control group {path}" for path in CGROUPS.glob(f"**/pf-{pid}-*")]
+        found += [f"control group {path}" for path in _control_groups(f"pf-{pid}-")]
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         point = line.split()[4]
         if point.startswith(f"{build}/"):
@@ -195,6 +195,11 @@ def leftovers(build: Path, keepers: Iterable[int] = ()) -> list[str]:
             if str(build) in backing.read_text(encoding="utf-8"):
                 found.append(f"loop device {backing}")
     return found
+
+
+def _control_groups(prefix: str) -> list[Path]:
+    """Those whose names begin so; os.walk passes by what vanishes meanwhile."""
+    return [Path(folder, name) for folder, names, _ in os.walk(CGROUPS) for name in names if name.startswith(prefix)]
 
 
 def keepers_of(build: Path) -> set[int]:

@@ -181,7 +181,7 @@ def _plain(settings: Config, workspace: Workspace, name: str, folder: Path) -> N
     packages = archive.build(settings, chosen, workspace, offline=True)
     include = [n for n in archive.base_names(settings, chosen) if not n.startswith("?")]
     include += ["consul"] if packages.consul else []
-    words = ["mmdebstrap", "--mode=root", "--variant=required", f"--include={','.join(include)}"]
+    words = ["mmdebstrap", "--mode=root", "--variant=required", archive.READ_AS_ROOT, f"--include={','.join(include)}"]
     words += [chosen.suite, str(folder / "plain.tar"), packages.line()]
     with log.stage(PEER, "for comparison"):
         commands.run(commands.contained(words), name="mmdebstrap", what=f"{PEER}: mmdebstrap")

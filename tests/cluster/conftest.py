@@ -56,7 +56,7 @@ class Clusters:
 
     def make(self, kind: type[Cluster] = Cluster, **options: object) -> Cluster:
         """A cluster that has formed. options: of Plan."""
-        folder = self.folder / f"c{len(self.made)}-{secrets.token_hex(2)}"
+        folder = self.folder / f"c-{secrets.token_hex(3)}"
         run.keep_logs_in(folder / "logs")
         plan = Plan(folder.name, str(self.disk), **{"profile": "fast", **options})  # type: ignore[arg-type]
         cluster = kind(plan, self.workspace, folder)
@@ -64,9 +64,15 @@ class Clusters:
         cluster.up()
         return cluster
 
-    def close(self) -> None:
-        for cluster in self.made:
+    def close_own(self) -> None:
+        """End all that is not shared: each container takes memory, and of the host's inotify instances seven."""
+        for cluster in [c for c in self.made if c is not self.shared]:
             cluster.close()
+            self.made.remove(cluster)
+
+    def close(self) -> None:
+        self.shared = None
+        self.close_own()
         gone(self.folder)
 
 
@@ -80,6 +86,12 @@ def clusters(disk: Path) -> Iterator[Clusters]:
     finally:
         made.close()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_clusters_end_with_their_module(clusters: Clusters) -> Iterator[None]:
+    yield
+    clusters.close_own()
 
 
 @pytest.fixture

@@ -55,8 +55,9 @@ class Trial:
         return next(m.name for m in found if m.role == "leader")
 
     def journal(self, name: str) -> str:
-        """What Patroni has said on a node since it booted."""
-        return self.on(name, "sudo journalctl -b -u patroni -o cat --no-pager")
+        """What Patroni has said on a node since the trial began, on a machine with the host's clock."""
+        since = self.witness.history().wall
+        return self.on(name, f"sudo journalctl --since=@{since:.3f} -u patroni -o cat --no-pager")
 
 
 @contextmanager

@@ -209,4 +209,6 @@ def test_reinit_makes_a_replica_anew(cluster: Cluster) -> None:
     until(lambda: (machine.ssh(f"sudo test -e {old}", check=False).returncode == 1, old), "an empty folder", SECONDS)
     assert leader_of(cluster) == leader
     sender = "SELECT count(*) FROM pg_stat_replication WHERE application_name = $$pg-srv2$$ AND state = $$streaming$$"
-    assert cluster.machines[leader].ssh(f"cd /; sudo -u postgres psql -XAtc '{sender}'").output == "1"
+    ask = f"cd /; sudo -u postgres psql -XAtc '{sender}'"
+    # The folder is emptied first, and filled by a copy that takes some seconds.
+    until(lambda: ((found := cluster.machines[leader].ssh(ask).output) == "1", found), "pg-srv2 streams", SECONDS)

@@ -168,14 +168,23 @@ def _start(plan: Plan, folder: Path, workspace: Workspace, claim: int) -> Formed
         try:
             with run.Attached(words, name="keeper", cwd=workspace.root, keeps=[claim]) as process:
                 formed = _follow(process, folder)
-                process.let_go("keep")
+                lab = _kept(process, folder)
         except BaseException:
             keep_failed(folder, workspace)
             netns.sweep()
             raise
-    lab = running(folder)
-    assert lab is not None
     return Formed(lab, formed["formed"], formed["table"])
+
+
+def _kept(process: run.Attached, folder: Path) -> Lab:
+    """Let a keeper go on by itself. Raises GuestError where it has ended."""
+    with suppress(BrokenPipeError):
+        process.let_go("keep")
+        # A pipe takes a word for a moment after its reader has ended.
+        lab = running(folder)
+        if lab:
+            return lab
+    raise GuestError("the lab's keeper ended as soon as its cluster had formed", log=folder / "logs")
 
 
 def _follow(process: run.Attached, folder: Path) -> dict[str, Any]:

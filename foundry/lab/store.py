@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foundry import apt, config, files, run
+from foundry import apt, config, files, lock, run
 from foundry.errors import FoundryError
 from foundry.lab.plan import NETWORK, STORE
 from foundry.machine import wait
@@ -58,10 +58,19 @@ def program(workspace: Workspace) -> Path:
 
     Raises FetchError when the archive does not answer.
     """
-    store = workspace.stage("etcd")
-    known = next(store.glob("*/usr/bin/etcd"), None)
-    if known:
-        return known
+    known = _known(workspace)
+    if known is None:
+        with lock.held(workspace, "wait until it has ended: etcd is fetched, once"):
+            known = _known(workspace) or _fetch(workspace)
+    return known
+
+
+def _known(workspace: Workspace) -> Path | None:
+    # Not what a run that was killed has half made.
+    return next(workspace.stage("etcd").glob("[!.]*/usr/bin/etcd"), None)
+
+
+def _fetch(workspace: Workspace) -> Path:
     cfg = config.load(workspace.config)
     suite = next(iter(cfg.images.values())).suite
     resolver = apt.Resolver(workspace, apt.sources(cfg, suite))
@@ -71,6 +80,7 @@ def program(workspace: Workspace) -> Path:
         raise FoundryError(f"{suite} has no {PACKAGE}", hint="use `--dcs consul`")
     resolver.fetch(found)
     deb = workspace.pool / found[0].filename
-    with files.whole_folder(store / found[0].version.replace(":", "_")) as scratch:
+    target = workspace.stage("etcd") / found[0].version.replace(":", "_")
+    with files.whole_folder(target) as scratch:
         run.run(["dpkg-deb", "-x", deb, scratch], name="dpkg-deb", what="etcd: dpkg-deb")
-    return next(store.glob("*/usr/bin/etcd"))
+    return target / "usr/bin/etcd"

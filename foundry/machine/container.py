@@ -16,7 +16,7 @@ from typing import Self
 
 from foundry import files, run, tree
 from foundry.errors import GuestError
-from foundry.machine import Spec, cgroups, inotify, seed, wait
+from foundry.machine import Spec, cgroups, inotify, seed, sockets, wait
 from foundry.machine.netns import Network, Nic
 from foundry.machine.ssh import Connection
 from foundry.run import Process, Result
@@ -57,6 +57,7 @@ class Container:
         self._group: str | None = None
         self._process: Process | None = None
         self._connection: Connection | None = None
+        self._sockets: Path | None = None
         self._since = 0.0
 
     def __enter__(self) -> Self:
@@ -87,8 +88,10 @@ class Container:
         self._process = Process(run.contained(words), name=f"nspawn-{self.spec.name}", cwd=self.folder)
         self._process.follow()
         enter = ["nsenter", f"--net={space}", sys.executable, "-m", "foundry.machine.pass_socket", "22"]
+        self._sockets = self._sockets or sockets.make(self.folder)
+        self._disconnect()
         self._connection = Connection(
-            self.spec, self.ssh_config, 22, self.folder / "ssh", self.dead, self.console_log, proxy=enter
+            self.spec, self.ssh_config, 22, self._sockets / "ssh", self.dead, self.console_log, proxy=enter
         )
 
     def _nspawn(self) -> list[str]:
@@ -222,6 +225,8 @@ class Container:
         if self._group:
             cgroups.remove(self._group)
         self._group = None
+        sockets.remove(self._sockets, self.folder)
+        self._sockets = None
 
 
 def _folder(upper: Path, name: str) -> None:

@@ -151,6 +151,8 @@ class Network:
         """Let the machines of each group see each other only; who is in no group sees all that are in none."""
         side = {machine: number for number, group in enumerate(groups) for machine in group}
         machines = list(self._ports)
+        if not side.keys() <= set(machines):
+            raise ValueError(f"{', '.join(sorted(side.keys() - set(machines)))}: no machine of this network")
         self.drop((a, b) for a in machines for b in machines if a != b and side.get(a) != side.get(b))
 
     def delay(self, machine: str, milliseconds: int) -> None:
@@ -195,7 +197,7 @@ def sweep() -> None:
     for path in NAMESPACES.glob("pf-*"):
         found = _NAME.fullmatch(path.name)
         if found and not owner.started(int(found[1])):
-            _ip("netns", "delete", path.name, check=False)
+            _ip("netns", "delete", path.name, check=False, cleaning=True)
     cgroups.sweep()
 
 

@@ -12,7 +12,6 @@ import json
 import re
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ from typing import Self
 
 from foundry import files, run
 from foundry.errors import GuestError, ToolMissing
-from foundry.machine import Spec, seed, wait
+from foundry.machine import Spec, seed, sockets, wait
 from foundry.machine.qmp import Monitor
 from foundry.machine.seed import StaticAddress
 from foundry.machine.ssh import Connection
@@ -31,8 +30,6 @@ DEFAULT_MAC = "52:54:00:50:47:01"
 CONTROL_MAC = "52:54:00:50:47:ff"
 CONTROL = StaticAddress("192.0.2.15/24", (("macaddress", CONTROL_MAC),))
 """The card of a machine on a shared network that only ssh comes in by (addresses: RFC 5737, section 3)."""
-# The kernel's limit for the path of a unix socket is 107 bytes; ssh appends some of its own while it makes one.
-_LONGEST_SOCKET = 80
 _START_SECONDS = 15.0
 _FORWARD = re.compile(r"HOST_FORWARD\S*\s+\d+\s+127\.0\.0\.1\s+(\d+)")
 
@@ -68,7 +65,7 @@ class VirtualMachine:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._make_overlay()
         iso = seed.iso(self.spec.seed, self.folder / "seed.iso")
-        self._sockets = self._sockets or self._socket_folder()
+        self._sockets = self._sockets or sockets.make(self.folder)
         words = self._command(iso)
         self._since = time.monotonic()
         self._process = Process(words, name=f"qemu-{self.spec.name}")
@@ -92,11 +89,6 @@ class VirtualMachine:
         if self.spec.disk_gib:
             words.append(f"{self.spec.disk_gib}G")
         run.run(words, name=f"overlay-{self.spec.name}", what=f"{self.spec.name}: qemu-img")
-
-    def _socket_folder(self) -> Path:
-        if len(str(self.folder.resolve())) <= _LONGEST_SOCKET:
-            return self.folder.resolve()
-        return Path(tempfile.mkdtemp(prefix="pf-"))
 
     def _command(self, iso: Path) -> list[str]:
         spec = self.spec
@@ -311,8 +303,7 @@ class VirtualMachine:
         if self._process:
             self._process.stop()
         self._process = None
-        if self._sockets and self._sockets != self.folder.resolve():
-            shutil.rmtree(self._sockets, ignore_errors=True)
+        sockets.remove(self._sockets, self.folder)
         self._sockets = None
 
 

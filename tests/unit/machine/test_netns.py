@@ -70,6 +70,13 @@ def test_a_split_loses_both_directions_between_groups_and_none_within(network: N
     assert losses(words) == []
 
 
+def test_a_name_that_is_no_machines_is_no_group(network: Network, words: Told) -> None:
+    """Else a slip in a test would leave the network whole, and the test would pass."""
+    with pytest.raises(ValueError, match="pg-srv9: no machine of this network"):
+        network.split(["a", "pg-srv9"], ["b"])
+    assert words == []
+
+
 def test_healing_leaves_no_rule(network: Network, words: Told) -> None:
     network.heal()
     assert losses(words) == []
@@ -97,3 +104,11 @@ def test_closing_removes_each_namespace_even_after_an_interrupt(words: Told, mon
         seen: list[tuple[tuple[str, ...], bool]] = []
         monkeypatch.setattr(netns, "_ip", lambda *told, check=True, cleaning=False: seen.append((told, cleaning)))
     assert seen == [(("netns", "delete", f"{network.name}-0"), True), (("netns", "delete", network.name), True)]
+
+
+def test_sweeping_goes_on_after_an_interrupt(words: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(netns, "_ip", lambda *told, check=True, cleaning=False: seen.append(cleaning))
+    (tmp_path / "pf-999999999-abcdef").touch()
+    netns.sweep()
+    assert seen == [True]

@@ -11,7 +11,7 @@ import pytest
 
 from foundry import run
 from foundry.errors import GuestError
-from foundry.machine import MAKERS, Spec
+from foundry.machine import MAKERS, Spec, sockets
 from foundry.machine.netns import Nic
 from foundry.machine.seed import NodeSeed, StaticAddress
 from foundry.machine.vm import CONTROL_MAC, VirtualMachine
@@ -71,7 +71,7 @@ def test_commas_in_paths_are_doubled(spec: Spec, tmp_path: Path, monkeypatch: py
 
 def test_sockets_move_where_the_folders_path_is_too_long(spec: Spec, tmp_path: Path) -> None:
     machine = VirtualMachine(replace(spec, folder=tmp_path / ("x" * 90)), Workspace(tmp_path, tmp_path, "run"))
-    machine._sockets = machine._socket_folder()
+    machine._sockets = sockets.make(machine.folder)
     assert len(str(machine._sockets)) < 60
     machine.stop()
     assert machine._sockets is None

@@ -237,7 +237,7 @@ LAB_HELP = "the lab's name, where there are several (default: lab)"
 )
 def cluster_up(
     c: Context,
-    nodes: int = 3,
+    nodes: str = "3",
     machine: str = "container",
     image: str = "",
     dcs: str = "consul",

@@ -20,7 +20,7 @@ from foundry import archive, build, config, console, files, image, lock, log, ve
 from foundry import run as commands
 from foundry.config import Config
 from foundry.errors import ConfigError
-from foundry.lab import figures, labs
+from foundry.lab import disks, figures
 from foundry.lab.plan import Plan
 from foundry.machine import kvm
 from foundry.workspace import MEMORY, Workspace
@@ -102,7 +102,7 @@ def clusters(settings: Config, workspace: Workspace) -> list[str]:
     kind = disk.suffix.lstrip(".")
     with _scratch(workspace) as folder:
         commands.keep_logs_in(workspace.logs)
-        accelerator = labs.accelerator(settings, disk, kind, workspace)
+        accelerator = disks.accelerator(settings, disk, kind, workspace)
         found = figures.measure(Plan("bench", str(disk), format=kind, accelerator=accelerator), workspace, folder)
         for plot in folder.glob("*.svg"):
             report.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,10 @@ The kernel gives it back when the last of them has ended, however that came (flo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,13 +16,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from foundry import run
-from foundry.errors import Cancelled, ConfigError
+from foundry.errors import Cancelled, ConfigError, FoundryError
 from foundry.lab import keeper
 from foundry.machine import owner
 
 CLAIM = "claim"
 ENDING_SECONDS = 60.0
 """A keeper whose cluster-up was killed ends its machines first."""
+REMOVE_SECONDS = 20.0
+"""Machines that were killed a moment ago may write still."""
 
 
 @contextmanager
@@ -53,6 +57,38 @@ def held(folder: Path) -> bool:
     if handle is not None:
         os.close(handle)
     return handle is None
+
+
+def empty(folder: Path) -> None:
+    """Remove all that is in a lab's folder, but not its claim. Raises FoundryError where something stays.
+
+    Machines that were killed a moment ago may write to it still.
+    """
+    deadline = time.monotonic() + REMOVE_SECONDS
+    while True:
+        try:
+            for path in (p for p in folder.iterdir() if p.name != CLAIM):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        except OSError as error:
+            passing = error.errno in (errno.ENOTEMPTY, errno.ENOENT, errno.EBUSY)
+            if not passing or time.monotonic() > deadline:
+                raise FoundryError(
+                    f"{error.filename} cannot be removed: {error.strerror}",
+                    hint="does something of it still run, or is it mounted?",
+                ) from error
+            time.sleep(0.05)
+        else:
+            return
+
+
+def remove(folder: Path) -> None:
+    """Remove a lab's folder, which this command has claimed. Raises FoundryError where something of it stays."""
+    empty(folder)
+    (folder / CLAIM).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _take(folder: Path) -> int | None:

@@ -88,7 +88,7 @@ class Cluster:
         for member in self.plan.members:
             self.boot(member)
         self.wait_ready()
-        self.wait_formed(self.plan.nodes)
+        self.wait_formed(self.plan.nodes, dead=self._first_dead)
         return time.monotonic() - begin
 
     def boot(self, node: Node, **changes: Any) -> Machine:
@@ -165,26 +165,43 @@ class Cluster:
         """The name of the member that leads, as far as anyone knows."""
         return next((m.name for m in self.members() if m.role == "leader"), None)
 
-    def wait_formed(self, count: int, seconds: float | None = None) -> list[Member]:
-        """Wait until there are count members, one of which leads while the others stream. Raises GuestError."""
+    def wait_formed(
+        self, count: int, seconds: float | None = None, *, dead: Callable[[], str | None] | None = None
+    ) -> list[Member]:
+        """Wait until there are count members, one of which leads while the others stream. Raises GuestError.
+
+        dead: why waiting is pointless (default: every machine has died), or None.
+        """
 
         def formed(found: list[Member]) -> bool:
             leaders = [m for m in found if m.role in ("leader", "standby_leader")]
             return len(found) == count and len(leaders) == 1 and all(m.healthy for m in found)
 
-        return self.wait_members(formed, f"a cluster of {count}", seconds or FORM_SECONDS[self.plan.machine])
+        limit = seconds or FORM_SECONDS[self.plan.machine]
+        return self.wait_members(formed, f"a cluster of {count}", limit, dead=dead)
 
-    def wait_members(self, good: Callable[[list[Member]], bool], what: str, seconds: float) -> list[Member]:
-        """Wait until the members are as good says; fails at once when every machine has died. Raises GuestError."""
+    def wait_members(
+        self,
+        good: Callable[[list[Member]], bool],
+        what: str,
+        seconds: float,
+        *,
+        dead: Callable[[], str | None] | None = None,
+    ) -> list[Member]:
+        """Wait until the members are as good says. dead: as for wait_formed. Raises GuestError."""
 
         def look() -> tuple[bool, object]:
             found = self.members()
             log.activity("  ".join(f"{m.name} {m.role} {m.state}" for m in found) or "no member yet")
             return good(found), found
 
-        found = wait.until(look, what=what, timeout=seconds, dead=self._all_dead, interval=0.3)
+        found = wait.until(look, what=what, timeout=seconds, dead=dead or self._all_dead, interval=0.3)
         assert isinstance(found, list)
         return found
+
+    def _first_dead(self) -> str | None:
+        reasons = ((name, machine.dead()) for name, machine in self.machines.items())
+        return next((f"{name}: {reason}" for name, reason in reasons if reason), None)
 
     def _all_dead(self) -> str | None:
         reasons = [machine.dead() for machine in self.machines.values()]
@@ -194,10 +211,17 @@ class Cluster:
         """The table that `patronictl list` prints, from the first node that answers. Raises FoundryError."""
         failures = []
         for name, machine in self.machines.items():
-            answer = machine.ssh(LIST, check=False) if machine.dead() is None else None
-            if answer is not None and answer.returncode == 0:
-                return answer.output
-            failures.append(f"{name}: {answer.output if answer else machine.dead()}")
+            why = machine.dead()
+            if why is None:
+                try:
+                    answer = machine.ssh(LIST, check=False)
+                except GuestError as error:
+                    why = error.brief
+                else:
+                    if answer.returncode == 0:
+                        return answer.output
+                    why = answer.output
+            failures.append(f"{name}: {why}")
         raise FoundryError("no node of the lab answers patronictl", details="\n".join(failures))
 
     def collect_logs(self, folder: Path) -> list[Path]:
@@ -208,21 +232,20 @@ class Cluster:
 def parse_members(text: str) -> list[Member]:
     """The members in an answer of GET /cluster; nothing where it is no such answer."""
     try:
-        listed = json.loads(text)["members"]
-    except (ValueError, KeyError, TypeError):
+        found = [_member(entry) for entry in json.loads(text)["members"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return []
-    found = []
-    for entry in listed:
-        lag = entry.get("lag")
-        found.append(
-            Member(
-                name=entry["name"],
-                host=str(entry.get("host", "")),
-                role=entry.get("role", ""),
-                state=entry.get("state", ""),
-                timeline=entry.get("timeline"),
-                lag=lag if isinstance(lag, int) else None,
-                pending_restart=bool(entry.get("pending_restart")),
-            )
-        )
     return sorted(found, key=lambda m: m.name)
+
+
+def _member(entry: dict[str, Any]) -> Member:
+    lag = entry.get("lag")
+    return Member(
+        name=entry["name"],
+        host=str(entry.get("host", "")),
+        role=entry.get("role", ""),
+        state=entry.get("state", ""),
+        timeline=entry.get("timeline"),
+        lag=lag if isinstance(lag, int) else None,
+        pending_restart=bool(entry.get("pending_restart")),
+    )

@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from foundry import files, log, run
-from foundry.errors import FoundryError
+from foundry.errors import Cancelled, FoundryError
 from foundry.lab import plan as plans
 from foundry.lab.cluster import Cluster
 from foundry.machine.owner import started
 from foundry.workspace import Workspace
 
-PLAN, STATE, SOCKET, LOG = "plan.json", "state.json", "keeper.socket", "keeper.log"
+PLAN, STATE, SOCKET, LOG, FAILED = "plan.json", "state.json", "keeper.socket", "keeper.log", "failed"
 REBOOTED = 133
 """What systemd-nspawn ends with when its guest has asked for a reboot (--keep-unit leaves that to its caller)."""
 LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 5.0
 
 
 class _Lines(log.Silent):
@@ -54,14 +55,13 @@ def tell(stream: TextIO, **message: Any) -> None:
 def main(folder: Path, project: Path, build: Path) -> int:
     """Bring a lab up, keep it until told to stop, and end all of it; returns the exit code."""
     workspace = Workspace(project, build, f"lab-{folder.name}")
-    plan = plans.load(folder / PLAN)
     log.use(_Lines(sys.stdout))
     run.keep_logs_in(folder / "logs")
     kept = threading.Event()
     try:
-        with run.interruptible(), Cluster(plan, workspace, folder) as cluster:
+        with run.interruptible(), Cluster(plans.load(folder / PLAN), workspace, folder) as cluster:
             threading.Thread(target=_end_with_starter, args=(kept,), daemon=True).start()
-            seconds = cluster.up()
+            seconds = _form(cluster, folder)
             with _listening(folder) as server:
                 _write_state(folder, cluster)
                 tell(sys.stdout, formed=round(seconds, 1), table=cluster.patronictl_list())
@@ -74,6 +74,18 @@ def main(folder: Path, project: Path, build: Path) -> int:
     finally:
         (folder / STATE).unlink(missing_ok=True)
     return 0
+
+
+def _form(cluster: Cluster, folder: Path) -> float:
+    """Bring a cluster up. Raises FoundryError, and keeps then what its machines have logged."""
+    try:
+        return cluster.up()
+    except Cancelled:
+        raise
+    except FoundryError:
+        log.info("no cluster: collecting the logs of its machines")
+        cluster.collect_logs(folder / FAILED)
+        raise
 
 
 def _end_with_starter(kept: threading.Event) -> None:
@@ -130,28 +142,35 @@ def _serve(server: socket.socket, cluster: Cluster) -> None:
         while True:
             if selector.select(LOOK_SECONDS):
                 connection, _ = server.accept()
-                with connection, connection.makefile("rw", encoding="utf-8") as stream:
-                    connection.settimeout(5)
-                    wish = _wish(stream)
+                with connection:
+                    connection.settimeout(ANSWER_SECONDS)
+                    wish = _wish(connection)
                     if wish == "stop":
                         cluster.close()
-                    tell(stream, machines={n: m.dead() or "on" for n, m in cluster.machines.items()})
+                    machines = {name: machine.dead() or "on" for name, machine in cluster.machines.items()}
+                    with suppress(OSError):
+                        connection.sendall(json.dumps({"machines": machines}).encode() + b"\n")
                 if wish == "stop":
                     return
             _start_rebooted(cluster)
 
 
-def _wish(stream: TextIO) -> str:
+def _wish(connection: socket.socket) -> str:
+    """The line that a client sends; nothing where it sends none in time."""
     try:
-        return stream.readline().strip()
+        return connection.recv(64).decode("ascii", "replace").strip()
     except OSError:
         return ""
 
 
 def _start_rebooted(cluster: Cluster) -> None:
-    for machine in cluster.machines.values():
+    for name, machine in cluster.machines.items():
         if f"code {REBOOTED}" in (machine.dead() or ""):
-            machine.boot()
+            try:
+                machine.boot()
+            except FoundryError as error:
+                # The others go on; this one is tried again at the next look.
+                tell(sys.stdout, info=f"{name} has not come back from its reboot: {error.brief}")
 
 
 if __name__ == "__main__":

@@ -9,21 +9,20 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foundry import config, files, image, log, run, tree
+from foundry import files, log, run
 from foundry.config import Config
-from foundry.errors import Cancelled, ConfigError, FoundryError, GuestError, ToolMissing
-from foundry.lab import keeper
-from foundry.lab.claim import CLAIM, claimed, refuse_running
+from foundry.errors import Cancelled, CommandFailed, ConfigError, FoundryError, GuestError, ToolMissing
+from foundry.lab import disks, keeper
+from foundry.lab.claim import claimed, empty, refuse_running, remove
 from foundry.lab.cluster import LIST, Member, parse_members
 from foundry.lab.plan import Plan, check, check_name, load
-from foundry.machine import MAKERS, Accelerator, kvm, netns, owner, ssh
+from foundry.machine import MAKERS, netns, owner, ssh
 from foundry.workspace import Workspace
 
 STOP_SECONDS = 60.0
@@ -32,11 +31,15 @@ UNITS = ("patroni-node", "consul", "patroni")
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab that runs. machines: name to the ssh_config(5) in which the host "node" is that machine."""
+    """A lab that runs. machines: name to the ssh_config(5) in which the host "node" is that machine.
+
+    pid, since: its keeper's, as owner.started() tells it.
+    """
 
     plan: Plan
     folder: Path
     pid: int
+    since: str
     space: Path
     machines: dict[str, Path]
 
@@ -95,7 +98,7 @@ def up(
     workspace: Workspace,
     *,
     name: str,
-    nodes: int,
+    nodes: str,
     machine: str,
     dcs: str,
     profile: str,
@@ -113,67 +116,37 @@ def up(
     folder = workspace.labs / name
     if running(folder):
         refuse_running(name)
-    disk, kind = _disk(cfg, workspace, wanted)
+    disk, kind = disks.find(cfg, workspace, wanted)
     with claimed(folder) as claim:
-        netns.sweep()
-        _empty(folder)
-        plan = Plan(
-            name,
-            str(disk),
-            nodes,
-            machine,
-            dcs="etcd3" if dcs == "etcd3" else "consul",
-            profile="fast" if profile == "fast" else "default",
-            format=kind,
-            memory_mib=memory_mib,
-            accelerator=accelerator(cfg, disk, kind, workspace) if machine == "vm" else "tcg",
-        )
-        plan.save(folder / keeper.PLAN)
-        return _start(plan, folder, workspace, claim)
-
-
-def _empty(folder: Path) -> None:
-    """Remove what an earlier lab has left."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != CLAIM:
-            path.unlink(missing_ok=True)
-
-
-def _disk(cfg: Config, workspace: Workspace, wanted: str) -> tuple[Path, str]:
-    """The disk to boot, and its format."""
-    path = Path(wanted)
-    if wanted and (path.is_file() or "/" in wanted):
-        if not path.is_file():
-            raise ConfigError(f"--image: there is no file {path}")
-        if path.suffix == ".json":
-            release = image.load(path.parent)
-            return release.main.resolve(), release.main.suffix.lstrip(".")
-        return path.resolve(), "qcow2" if path.suffix == ".qcow2" else "raw"
-    release = image.newest(workspace, config.pick_image(cfg, wanted or None))
-    return release.main.resolve(), release.main.suffix.lstrip(".")
-
-
-def accelerator(cfg: Config, disk: Path, kind: str, workspace: Workspace) -> Accelerator:
-    """How virtual machines of a disk run here, by trying its own kernel. Raises FoundryError."""
-    with tempfile.TemporaryDirectory() as scratch:
-        kernel, initrd = tree.boot_files(tree.raw(disk, kind, Path(scratch) / "disk.raw"), Path(scratch) / "boot")
-        return kvm.accelerator(cfg.build.accelerator, kernel, initrd, workspace)
+        try:
+            netns.sweep()
+            empty(folder)
+            plan = Plan(
+                name,
+                str(disk),
+                int(nodes),
+                machine,
+                dcs="etcd3" if dcs == "etcd3" else "consul",
+                profile="fast" if profile == "fast" else "default",
+                format=kind,
+                memory_mib=memory_mib,
+                accelerator=disks.accelerator(cfg, disk, kind, workspace) if machine == "vm" else "tcg",
+            )
+            plan.save(folder / keeper.PLAN)
+            return _start(plan, folder, workspace, claim)
+        except BaseException as error:
+            _clear_up(folder, workspace, error)
+            raise
 
 
 def _start(plan: Plan, folder: Path, workspace: Workspace, claim: int) -> Formed:
     words = [sys.executable, "-m", "foundry.lab.keeper", str(folder), str(workspace.root), str(workspace.build)]
-    with log.stage("lab", f"{plan.nodes} × {plan.machine} of {Path(plan.image).name}"):
-        try:
-            with run.Attached(words, name="keeper", cwd=workspace.root, keeps=[claim]) as process:
-                formed = _follow(process, folder)
-                lab = _kept(process, folder)
-        except BaseException:
-            keep_failed(folder, workspace)
-            netns.sweep()
-            raise
-    return Formed(lab, formed["formed"], formed["table"])
+    with (
+        log.stage("lab", f"{plan.nodes} × {plan.machine} of {Path(plan.image).name}"),
+        run.Attached(words, name="keeper", cwd=workspace.root, keeps=[claim]) as process,
+    ):
+        formed = _follow(process)
+        return Formed(_kept(process, folder), formed["formed"], formed["table"])
 
 
 def _kept(process: run.Attached, folder: Path) -> Lab:
@@ -184,42 +157,72 @@ def _kept(process: run.Attached, folder: Path) -> Lab:
         lab = running(folder)
         if lab:
             return lab
-    raise GuestError("the lab's keeper ended as soon as its cluster had formed", log=folder / "logs")
+    raise GuestError("the lab's keeper ended as soon as its cluster had formed", log=process.log)
 
 
-def _follow(process: run.Attached, folder: Path) -> dict[str, Any]:
+def _clear_up(folder: Path, workspace: Workspace, error: BaseException) -> None:
+    """Leave nothing of a lab that was not made, but what tells why."""
+    lab = running(folder)
+    if lab is not None:
+        _end(lab)
+    netns.sweep()
+    if isinstance(error, FoundryError) and not isinstance(error, Cancelled) and (folder / "logs").is_dir():
+        target = keep_failed(folder, workspace)
+        if error.log is None:
+            error.log = target
+        elif error.log.is_relative_to(folder):
+            error.log = target / error.log.relative_to(folder)
+    with suppress(FoundryError):
+        remove(folder)
+
+
+def _follow(process: run.Attached) -> dict[str, Any]:
     """Show what a keeper says until its cluster has formed. Raises what it has failed with."""
+    other: list[str] = []
     for line in process.heard():
-        try:
-            said: dict[str, Any] = json.loads(line)
-        except ValueError:
-            continue
-        if "info" in said:
+        said = _message(line)
+        if said is None:
+            other.append(line)
+        elif "info" in said:
             log.info(said["info"])
         elif "activity" in said:
             log.activity(said["activity"])
         elif "error" in said:
             brief, details, written, hint = said["error"]
-            raise GuestError(brief, details=details, log=Path(written) if written else folder / "logs", hint=hint)
+            error = GuestError(brief, details=details, log=Path(written) if written else None, hint=hint)
+            error.code = said["code"]
+            raise error
         elif "formed" in said:
             return said
     if run.cancelled():
         raise Cancelled("interrupted")
-    raise GuestError("the lab's keeper ended without a word", log=folder / "logs")
+    raise GuestError("the lab's keeper ended without a word", details="\n".join(other[-4:]) or None, log=process.log)
 
 
-def keep_failed(folder: Path, workspace: Workspace) -> None:
-    """Move what a lab that did not form has left to build/failed/, in place of an earlier one's; keys go."""
+def _message(line: str) -> dict[str, Any] | None:
+    """What a keeper says in a line; None where the line is another one, such as Python's own."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def keep_failed(folder: Path, workspace: Workspace) -> Path:
+    """Copy the logs of a lab that did not form to build/failed/, in place of an earlier one's; returns where to.
+
+    Keys and plans are not among them.
+    """
     target = workspace.failed / f"lab-{folder.name}"
     shutil.rmtree(target, ignore_errors=True)
-    if not (folder / "logs").is_dir():
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    (target / "logs").parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(folder / "logs", target / "logs")
+    if (folder / keeper.FAILED).is_dir():
+        shutil.copytree(folder / keeper.FAILED, target)
+    shutil.copytree(folder / "logs", target / "logs", dirs_exist_ok=True)
     for console in folder.glob("machines/*/console.log"):
-        shutil.copyfile(console, target / f"{console.parent.name}-console.log")
-    shutil.rmtree(folder, ignore_errors=True)
+        kept = target / console.relative_to(folder)
+        kept.parent.mkdir(parents=True)
+        shutil.copyfile(console, kept)
+    return target
 
 
 def running(folder: Path) -> Lab | None:
@@ -229,8 +232,8 @@ def running(folder: Path) -> Lab | None:
         if owner.started(state["pid"]) != state["since"]:
             return None
         machines = {name: Path(path) for name, path in state["machines"].items()}
-        return Lab(load(folder / keeper.PLAN), folder, state["pid"], Path(state["space"]), machines)
-    except (TypeError, KeyError):
+        return Lab(load(folder / keeper.PLAN), folder, state["pid"], state["since"], Path(state["space"]), machines)
+    except (TypeError, KeyError, AttributeError):
         return None
 
 
@@ -242,12 +245,23 @@ def names(workspace: Workspace) -> list[str]:
 def find(workspace: Workspace, name: str) -> Lab:
     """The lab of a name. Raises ConfigError, naming those that run."""
     check_name(name)
-    lab = running(workspace.labs / name)
-    if lab is None:
-        others = ", ".join(n for n in names(workspace) if running(workspace.labs / n))
-        hint = f"running: {others} (--name)" if others else "`./inv cluster-up` makes one"
-        raise ConfigError(f"no lab {name} runs", hint=hint)
-    return lab
+    folder = workspace.labs / name
+    lab = running(folder)
+    if lab is not None:
+        return lab
+    if (folder / keeper.STATE).exists():
+        raise ConfigError(
+            f"no lab {name} runs any more: its keeper was killed, or this host booted anew",
+            hint=f"`./inv cluster-down --name {name}` removes what is left of it, `./inv cluster-up` makes it anew",
+        )
+    if folder.exists():
+        raise ConfigError(
+            f"no lab {name} runs: its cluster has not formed",
+            hint=f"wait for its cluster-up; if none runs: `./inv cluster-down --name {name}`",
+        )
+    others = ", ".join(n for n in names(workspace) if running(workspace.labs / n))
+    hint = f"running: {others} (--name)" if others else "`./inv cluster-up` makes one"
+    raise ConfigError(f"no lab {name} runs", hint=hint)
 
 
 def ask(lab: Lab, wish: str, seconds: float) -> dict[str, Any]:
@@ -279,15 +293,17 @@ def status(lab: Lab) -> Status:
     """What a lab's machines and members are. Raises FoundryError when the keeper does not answer."""
     machines: dict[str, str] = ask(lab, "status", 10)["machines"]
     members: list[Member] = []
-    table = ""
-    for name in (n for n, state in machines.items() if state == "on"):
-        address = next(m.address for m in lab.plan.members if m.name == name)
-        members = members or parse_members(on_node(lab, name, f"curl -sS -m 3 http://{address}:8008/cluster").output)
-        answer = on_node(lab, name, LIST)
-        if answer.returncode == 0:
-            table = answer.output
-            break
-    return Status(lab, machines, members, table)
+    for node in lab.plan.members:
+        if machines[node.name] != "on":
+            continue
+        # A node that does not answer in time is no reason not to ask the next one.
+        with suppress(CommandFailed):
+            said = on_node(lab, node.name, f"curl -sS -m 3 http://{node.address}:8008/cluster")
+            members = members or parse_members(said.output)
+            table = on_node(lab, node.name, LIST)
+            if table.returncode == 0:
+                return Status(lab, machines, members, table.output)
+    return Status(lab, machines, members, "")
 
 
 def leader(lab: Lab) -> str:
@@ -345,19 +361,26 @@ def down(workspace: Workspace, name: str) -> list[str]:
         _end(lab)
     with claimed(folder):
         netns.sweep()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     return [f"lab {name} is gone"]
 
 
 def _end(lab: Lab) -> None:
-    with suppress(FoundryError):
+    """End a lab's keeper, and with it the machines; kill it where it does not obey."""
+    try:
         ask(lab, "stop", STOP_SECONDS)
-    since = owner.started(lab.pid)
+    except FoundryError:
+        # Its machines end with it (setpriv --pdeathsig), and sweep() removes its namespaces.
+        _kill(lab)
     deadline = time.monotonic() + STOP_SECONDS
-    while since is not None and owner.started(lab.pid) == since:
+    while owner.started(lab.pid) == lab.since:
         if time.monotonic() > deadline:
-            # Its machines end with it (setpriv --pdeathsig), and sweep() removes its namespaces.
-            with suppress(ProcessLookupError):
-                os.kill(lab.pid, signal.SIGKILL)
+            _kill(lab)
             deadline += STOP_SECONDS
         time.sleep(0.05)
+
+
+def _kill(lab: Lab) -> None:
+    if owner.started(lab.pid) == lab.since:
+        with suppress(ProcessLookupError):
+            os.kill(lab.pid, signal.SIGKILL)

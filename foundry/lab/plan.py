@@ -57,7 +57,7 @@ def node(number: int) -> Node:
 class Plan:
     """A lab. image, format: the disk that all nodes boot. machine: of foundry.machine.MAKERS. key: the cluster's.
 
-    memory_mib: MiB of each virtual machine; None for what fits. dcs_settings: more of bootstrap.dcs. accelerator: of
+    memory_mib: MiB of each virtual machine. dcs_settings: more of bootstrap.dcs. accelerator: of
     virtual machines, "kvm" or "tcg".
     """
 
@@ -122,11 +122,11 @@ def _wrong_name(name: str) -> str:
     return f"--name: {name!r} is not 1 to 31 of a-z, 0-9 and -, the first of them no -"
 
 
-def check(name: str, nodes: int, machine: str, dcs: str, profile: str, known: list[str]) -> None:
+def check(name: str, nodes: str, machine: str, dcs: str, profile: str, known: list[str]) -> None:
     """Raise ConfigError, with every problem at once, unless the options of a lab make one. known: machines."""
     wrong = [] if _NAME.fullmatch(name) else [_wrong_name(name)]
-    if not 1 <= nodes <= MOST_NODES:
-        wrong.append(f"--nodes: {nodes} is not between 1 and {MOST_NODES}")
+    if not nodes.isdecimal() or not 1 <= int(nodes) <= MOST_NODES:
+        wrong.append(f"--nodes: {nodes} is not a number from 1 to {MOST_NODES}")
     for option, value, choices in (
         ("machine", machine, known),
         ("dcs", dcs, ["consul", "etcd3"]),

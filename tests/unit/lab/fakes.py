@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from foundry.errors import GuestError
 from foundry.lab.cluster import Cluster
 from foundry.lab.plan import Plan
 from foundry.run import Result
@@ -14,24 +15,37 @@ from foundry.run import Result
 
 @dataclass
 class FakeMachine:
-    """reason: why it is dead, or None. answers: a part of a command to what it prints; "" fails."""
+    """reason: why it is dead, or None. answers: a part of a command to what it prints; "" fails.
+
+    lost: whether ssh is. stuck: whether it cannot be booted.
+    """
 
     reason: str | None = None
     answers: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
     ssh_config: Path = Path("/ssh_config")
+    lost: bool = False
+    stuck: bool = False
 
     def dead(self) -> str | None:
         return self.reason
 
     def boot(self) -> None:
         self.told.append("boot")
+        if self.stuck:
+            raise GuestError("no loop device is left")
         self.reason = None
 
     def stop(self) -> None:
         self.told.append("stop")
 
+    def collect_logs(self, folder: Path) -> list[Path]:
+        self.told.append(f"logs to {folder.name}")
+        return []
+
     def ssh(self, command: str, **_: object) -> Result:
+        if self.lost:
+            raise GuestError("ssh: the connection was lost")
         output = next((text for part, text in self.answers.items() if part in command), "")
         return Result((command,), 0 if output else 1, output, None)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from foundry.errors import ConfigError
+from foundry.errors import ConfigError, FoundryError
 from foundry.lab import claim, keeper
 
 
@@ -48,3 +49,44 @@ def test_what_a_killed_command_has_left_is_waited_for_and_no_longer(tmp_path: Pa
         (tmp_path / "a" / claim.CLAIM).write_text("999999999 1", encoding="utf-8")
         with pytest.raises(ConfigError, match="does not end"), claim.claimed(tmp_path / "a", 0.1):
             pass
+
+
+def test_nothing_is_left_and_only_the_owner_looks_in(tmp_path: Path) -> None:
+    folder = tmp_path / "labs/lab"
+    with claim.claimed(folder):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "machines/upper").mkdir(parents=True)
+        (folder / "plan.json").touch()
+        (folder / "link").symlink_to(tmp_path, target_is_directory=True)
+        claim.empty(folder)
+        assert [p.name for p in folder.iterdir()] == [claim.CLAIM]
+        claim.remove(folder)
+    assert list((tmp_path / "labs").iterdir()) == []
+
+
+def test_who_writes_still_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shutil.rmtree
+    failures = iter([errno.ENOTEMPTY, errno.ENOENT])
+
+    def busy(path: Path) -> None:
+        code = next(failures, None)
+        if code:
+            raise OSError(code, os.strerror(code), str(path))
+        real(path)
+
+    monkeypatch.setattr(claim.shutil, "rmtree", busy)
+    (tmp_path / "lab/machines").mkdir(parents=True)
+    claim.remove(tmp_path / "lab")
+    assert not (tmp_path / "lab").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EROFS])
+def test_what_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def stuck(path: Path) -> None:
+        raise OSError(code, os.strerror(code), f"{path}/root")
+
+    monkeypatch.setattr(claim.shutil, "rmtree", stuck)
+    monkeypatch.setattr(claim, "REMOVE_SECONDS", 0.2)
+    (tmp_path / "lab/machines").mkdir(parents=True)
+    with pytest.raises(FoundryError, match=rf"machines/root cannot be removed: {os.strerror(code)}"):
+        claim.remove(tmp_path / "lab")

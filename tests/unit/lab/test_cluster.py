@@ -31,7 +31,10 @@ def test_an_unknown_lag_is_no_number() -> None:
     assert parse_members(text) == [Member("a", "", "replica", "starting")]
 
 
-@pytest.mark.parametrize("text", ["", "curl: (7) refused", "null", "3", "[]", "{}", '{"members": []}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "curl: (7) refused", "null", "3", "[]", "{}", '{"members": []}', '{"members": [3]}', '{"members": [{}]}'],
+)
 def test_what_is_no_answer_has_no_members(text: str) -> None:
     assert parse_members(text) == []
 
@@ -86,6 +89,22 @@ def test_nothing_is_waited_for_when_all_machines_have_died() -> None:
     assert time.monotonic() - begin < 5
 
 
+def test_a_cluster_that_is_being_made_needs_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would go on without it, and be waited for in vain."""
+    seen = answer(("a1", "leader", "running"))
+    found = cluster(a1=FakeMachine(answers={"/cluster": seen}), b2=FakeMachine("it burnt down"))
+    found.network = Joined()  # type: ignore[assignment]
+    for name in ("boot", "wait_ready"):
+        monkeypatch.setattr(found, name, lambda *_: None)
+    with pytest.raises(GuestError, match="a cluster of 2: b2: it burnt down"):
+        found.up()
+
+
+class Joined:
+    def join(self, cidr: str) -> list[str]:
+        return []
+
+
 def test_an_interrupt_ends_the_wait() -> None:
     run.cancel()
     with pytest.raises(Cancelled):
@@ -96,3 +115,12 @@ def test_why_no_node_has_a_table() -> None:
     with pytest.raises(FoundryError, match="no node of the lab answers") as caught:
         cluster(a1=FakeMachine("off"), b2=FakeMachine()).patronictl_list()
     assert (caught.value.details or "").startswith("a1: off\nb2: ")
+
+
+def test_a_node_that_is_lost_is_no_reason_not_to_ask_the_next() -> None:
+    found = cluster(a1=FakeMachine(lost=True), b2=FakeMachine(answers={"/cluster": FORMED, LIST: "table"}))
+    assert found.leader() == "a1"
+    assert found.patronictl_list() == "table"
+    with pytest.raises(FoundryError) as caught:
+        cluster(a1=FakeMachine(lost=True)).patronictl_list()
+    assert caught.value.details == "a1: ssh: the connection was lost"

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from foundry import log
+from foundry.errors import Cancelled, FoundryError, GuestError
 from foundry.lab import keeper
 from foundry.lab.cluster import Cluster
 from tests.unit.lab.fakes import FakeMachine, cluster
@@ -77,6 +78,54 @@ def test_a_machine_that_rebooted_itself_is_started_again_and_a_dead_one_is_not()
     keeper._start_rebooted(cluster(a=rebooted, b=crashed, c=FakeMachine()))
     assert (rebooted.told, crashed.told) == (["boot"], [])
     assert rebooted.dead() is None
+
+
+def test_one_that_cannot_be_started_again_is_told_and_does_not_end_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stuck = FakeMachine("systemd-nspawn ended with code 133 ", stuck=True)
+    other = FakeMachine("systemd-nspawn ended with code 133 ")
+    keeper._start_rebooted(cluster(a=stuck, b=other))
+    assert (stuck.told, other.told) == (["boot"], ["boot"])
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"info": "a has not come back from its reboot: no loop device is left"}
+
+
+@pytest.mark.parametrize("said", [b"status\n", b"", b"\xff\xfe\n"])
+def test_a_client_that_goes_away_ends_nothing(said: bytes, lab: Cluster, tmp_path: Path) -> None:
+    """Its answer cannot be written: cluster-status, ended by Ctrl-C at the wrong moment, must not end the lab."""
+    with serving(tmp_path, lab) as thread:
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as client, keeper.short_path(tmp_path) as near:
+                client.connect(f"{near}/{keeper.SOCKET}")
+                client.sendall(said)
+        assert "machines" in say(tmp_path, "status\n")
+        assert thread.is_alive()
+
+
+def test_who_says_nothing_is_waited_for_a_moment_only(
+    lab: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "ANSWER_SECONDS", 0.1)
+    with serving(tmp_path, lab), socket.socket(socket.AF_UNIX) as silent, keeper.short_path(tmp_path) as near:
+        silent.connect(f"{near}/{keeper.SOCKET}")
+        assert "machines" in say(tmp_path, "status\n")
+
+
+def test_a_cluster_that_does_not_form_leaves_its_logs(
+    lab: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: FoundryError) -> None:
+        raise error
+
+    monkeypatch.setattr(lab, "up", lambda: fail(Cancelled("interrupted")))
+    with pytest.raises(Cancelled):
+        keeper._form(lab, tmp_path)
+    assert [m.told for m in lab.machines.values()] == [[], []]  # type: ignore[attr-defined]
+    monkeypatch.setattr(lab, "up", lambda: fail(GuestError("no leader")))
+    with pytest.raises(GuestError, match="no leader"):
+        keeper._form(lab, tmp_path)
+    assert [m.told for m in lab.machines.values()] == [["logs to failed"]] * 2  # type: ignore[attr-defined]
 
 
 def test_a_socket_fits_however_long_the_path_of_the_folder_is(lab: Cluster, tmp_path: Path) -> None:

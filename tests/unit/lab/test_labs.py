@@ -13,7 +13,7 @@ from foundry.errors import ConfigError, FoundryError
 from foundry.lab import keeper, labs
 from foundry.lab.plan import Plan
 from foundry.machine import owner
-from foundry.workspace import Workspace
+from foundry.workspace import HOST_BOOT_ID, Workspace
 
 
 def make(workspace: Workspace, name: str, **state: Any) -> Path:
@@ -39,7 +39,7 @@ def test_a_keeper_that_has_gone_keeps_nothing(state: dict[str, Any], workspace: 
     assert labs.running(make(workspace, "a", **state)) is None
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"pid": 1}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"pid": 1}', '{"pid": 1, "machines": 3}'])
 def test_what_is_no_state_is_no_lab(text: str, workspace: Workspace) -> None:
     folder = make(workspace, "a")
     (folder / keeper.STATE).write_text(text, encoding="utf-8")
@@ -51,7 +51,25 @@ def test_a_process_that_nobody_has_waited_for_is_none(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         fields = " ".join([state, *map(str, range(4, 30))])
         (tmp_path / str(number) / "stat").write_text(f"{number} (a ) b) {fields}", encoding="utf-8")
-    assert [owner.started(n, tmp_path) for n in (1, 2, 3, 4)] == ["22", None, None, None]
+    boot = HOST_BOOT_ID.read_text(encoding="ascii").strip()
+    assert [owner.started(n, tmp_path) for n in (1, 2, 3, 4)] == [f"{boot} 22", None, None, None]
+
+
+def test_a_process_of_another_boot_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = owner.started(os.getpid())
+    (tmp_path / "boot").write_text("another\n", encoding="ascii")
+    monkeypatch.setattr(owner, "HOST_BOOT_ID", tmp_path / "boot")
+    assert owner.started(os.getpid()) not in (None, before)
+
+
+def test_why_a_lab_that_is_there_does_not_run(workspace: Workspace) -> None:
+    folder = make(workspace, "a", since="1")
+    with pytest.raises(ConfigError, match="no lab a runs any more: its keeper was killed") as caught:
+        labs.find(workspace, "a")
+    assert "cluster-down --name a` removes what is left" in (caught.value.hint or "")
+    (folder / keeper.STATE).unlink()
+    with pytest.raises(ConfigError, match="no lab a runs: its cluster has not formed"):
+        labs.find(workspace, "a")
 
 
 def test_who_asks_for_a_lab_that_does_not_run_is_told_which_do(workspace: Workspace) -> None:
@@ -95,24 +113,3 @@ def test_a_keeper_that_does_not_answer_is_named(workspace: Workspace) -> None:
     with pytest.raises(FoundryError, match=f"its keeper \\(process {os.getpid()}\\) does not answer") as caught:
         labs.ask(lab, "status", 1)
     assert caught.value.hint == "`./inv cluster-down --name a` ends it"
-
-
-def test_what_failed_is_kept_without_any_key(workspace: Workspace) -> None:
-    folder = make(workspace, "a")
-    secret = labs.find(workspace, "a").plan.key
-    for name in ("keys/id", "logs/keeper.log", "machines/pg-srv1/console.log", "machines/pg-srv1/upper/node.yml"):
-        files.write(folder / name, secret if "log" not in name else "told")
-    for _ in range(2):
-        labs.keep_failed(folder, workspace)
-        kept = sorted(str(p.relative_to(workspace.failed)) for p in workspace.failed.rglob("*") if p.is_file())
-        assert kept == ["lab-a/logs/keeper.log", "lab-a/pg-srv1-console.log"]
-        assert not folder.exists()
-        files.write(folder / "logs/keeper.log", "again")
-        files.write(folder / "machines/pg-srv1/console.log", "again")
-
-
-def test_where_nothing_was_logged_nothing_is_kept(workspace: Workspace) -> None:
-    folder = make(workspace, "a")
-    labs.keep_failed(folder, workspace)
-    assert not folder.exists()
-    assert not workspace.failed.exists()

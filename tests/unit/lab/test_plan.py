@@ -86,10 +86,17 @@ def test_each_plan_has_a_key_of_its_own() -> None:
 
 def test_all_wrong_options_are_said_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        check("A/..", 10, "x", "y", "z", list(MAKERS))
+        check("A/..", "10", "x", "y", "z", list(MAKERS))
     lines = (caught.value.details or "").splitlines()
     assert [line.partition(":")[0] for line in lines] == ["--name", "--nodes", "--machine", "--dcs", "--profile"]
-    check("a", 9, "vm", "etcd3", "fast", list(MAKERS))
+    check("a", "9", "vm", "etcd3", "fast", list(MAKERS))
+
+
+@pytest.mark.parametrize("nodes", ["0", "-1", "three", "", "2.5"])
+def test_a_number_of_nodes_is_one(nodes: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check("a", nodes, "vm", "consul", "fast", list(MAKERS))
+    assert caught.value.details == f"--nodes: {nodes} is not a number from 1 to 9"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-a", "A", "a" * 32, "a\n", ".a"])

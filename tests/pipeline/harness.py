@@ -182,12 +182,12 @@ def leftovers(build: Path, keepers: Iterable[int] = ()) -> list[str]:
 
     keepers: processes that have kept a lab of it, beside those that run or have left their state.
     """
-    found = [f"process {pid}: {what}" for pid, what in _processes(build)]
+    found = [f"process {pid}: {what}" for pid, what in processes_of(build)]
     for pid in {*keepers, *keepers_of(build)}:
         found += [f"namespace {path}" for path in NAMESPACES.glob(f"pf-{pid}-*")]
         found += [f"control group {path}" for path in _control_groups(f"pf-{pid}-")]
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        point = line.split()[4]
+        point = line.split()[4].replace("\\040", " ")
         if point.startswith(f"{build}/"):
             found.append(f"mount {point}")
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
@@ -204,13 +204,14 @@ def _control_groups(prefix: str) -> list[Path]:
 
 def keepers_of(build: Path) -> set[int]:
     """The processes that keep a lab of a build folder, and those that have been killed while they did."""
-    found = {pid for pid, words in _processes(build) if " foundry.lab.keeper " in words}
+    found = {pid for pid, words in processes_of(build) if " foundry.lab.keeper " in words}
     for state in build.glob("labs/*/state.json"):
         found.add((files.read_json(state) or {"pid": 0})["pid"])
     return found
 
 
-def _processes(build: Path) -> list[tuple[int, str]]:
+def processes_of(build: Path) -> list[tuple[int, str]]:
+    """Number and words of each process that works in a build folder, or with it."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

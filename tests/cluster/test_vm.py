@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foundry import config
-from foundry.lab import labs
+from foundry.lab import disks
 from foundry.lab.cluster import Cluster
 from foundry.workspace import Workspace
 from tests.cluster.conftest import Clusters
@@ -19,7 +19,7 @@ HEAL_SECONDS = 900
 @pytest.fixture(scope="module")
 def machines(clusters: Clusters) -> Cluster:
     workspace = Workspace.at(ROOT)
-    how = labs.accelerator(config.load(workspace.config), clusters.disk, "qcow2", workspace)
+    how = disks.accelerator(config.load(workspace.config), clusters.disk, "qcow2", workspace)
     return clusters.make(machine="vm", accelerator=how)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from foundry import apt, files, log, run, stages
+from foundry import apt, files, gpg, log, run, stages
 from foundry.config import Config, Image
 from foundry.errors import ConfigError, CorruptArtifact, FetchError
 from foundry.workspace import Workspace
@@ -242,22 +242,9 @@ def index_and_sign(workspace: Workspace, folder: Path, suite: str) -> None:
         name="release",
     )
     files.write(folder / "Release", release + "\n")
-    gpg = signing_key(workspace)
-    run.run([*gpg, "--clearsign", "--output", folder / "InRelease", folder / "Release"], name="sign")
-    run.run([*gpg, "--export", "--output", folder / "key.gpg"], name="export-key")
-
-
-def signing_key(workspace: Workspace) -> list[str]:
-    """The gpg command line that signs with the workspace's throw-away key, which is made when there is none."""
-    home = workspace.keyring
-    options = ["--batch", "--yes", "--no-tty", "--pinentry-mode", "loopback", "--passphrase", ""]
-    # gpg leaves an agent behind, which must not outlive it.
-    gpg = run.contained(["gpg", "--homedir", str(home), *options])
-    if not (home / "made").exists():
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        run.run([*gpg, "--quick-gen-key", KEY_NAME, "ed25519", "sign", "never"], name="make-key")
-        (home / "made").touch()
-    return gpg
+    key = gpg.throw_away(workspace.keyring, KEY_NAME)
+    files.write(folder / "InRelease", key.clearsign(release + "\n", folder))
+    key.public(folder / "key.gpg")
 
 
 def _consul_pin(config: Config, archives: Sequence[apt.Source]) -> dict[str, str]:

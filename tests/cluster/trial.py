@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,12 @@ class Trial:
     def writes_go_on(self, seconds: float = PROGRESS_SECONDS) -> None:
         """Fifty more values are begun and acknowledged."""
         self.witness.wait_progress(seconds, 50)
+
+    def writes_go_on_for(self, seconds: float) -> None:
+        """Values are begun and acknowledged until seconds have passed."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.writes_go_on()
 
     def new_leader(self, seconds: float = HEAL_SECONDS) -> str:
         """Wait until another member leads; returns its name."""

@@ -56,6 +56,14 @@ COMMANDS = {
     "owner of patroni": "dpkg -S $(readlink -f /usr/bin/patroni)",
     "owner of unit": "dpkg -S /usr/lib/systemd/system/patroni.service",
     "psycopg": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name '_psycopg*.so' -exec ldd {} +",
+    # The cycle's end as it is when the clock has just been set back by an hour: how long would Patroni sleep?
+    "nap": """/usr/lib/patroni-venv/bin/python3 -c '
+import time, types
+from patroni.__main__ import Patroni
+naps = []
+dcs, ha = types.SimpleNamespace(loop_wait=10), types.SimpleNamespace(watch=naps.append)
+Patroni.schedule_next_run(types.SimpleNamespace(next_run=time.time() + 3600, dcs=dcs, ha=ha))
+print(*naps)'""",
     "pip": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name 'pip*' -maxdepth 5",
     "clusters": "pg_lsclusters -h",
     "root size": "df --output=size -BM /",

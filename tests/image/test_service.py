@@ -32,6 +32,11 @@ def test_addresses_are_there_before_patroni(facts: dict[str, Any]) -> None:
     assert "cloud-final.service" not in facts["units"]["patroni.service"]["After"]
 
 
+def test_a_clock_that_is_set_back_puts_no_leader_to_sleep(facts: dict[str, Any]) -> None:
+    """debian/venv-patches/clock-set-back.patch."""
+    assert facts["commands"]["nap"] == {"rc": 0, "out": "10.0", "err": ""}
+
+
 def test_without_memory_a_backend_goes_first_and_alone(facts: dict[str, Any]) -> None:
     """PostgreSQL 15, 19.4.4: the postmaster and Patroni are protected, what they start is not."""
     scores = {name: facts["commands"][name]["out"] for name in ("patroni", "postmaster", "backend")}

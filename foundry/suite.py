@@ -11,7 +11,7 @@ from pathlib import Path
 
 from foundry import lint, log, run
 from foundry.config import Config
-from foundry.errors import Cancelled, FoundryError
+from foundry.errors import Cancelled, ConfigError, FoundryError
 from foundry.workspace import Workspace
 
 # What a test may need to know of the user's surroundings; run.py keeps the rest out.
@@ -27,6 +27,12 @@ class Part:
     seconds: float = 0.0
 
 
+# Clusters wait most of the time: two at once, each file's by one process. Virtual machines are busy all the time.
+CLUSTERS = {
+    "container": ("--machine=container", "--numprocesses=2", "--dist=loadfile"),
+    "vm": ("--machine=vm",),
+}
+
 Step = tuple[str, Callable[[], object]]
 
 
@@ -35,8 +41,11 @@ def test(cfg: Config, workspace: Workspace, *, fast: bool, show: Callable[[str],
 
     fast: only the parts that need no machine to be booted. machine: what the nodes of test clusters are; "vm" runs the
     tests that need virtual machines, and only these of clusters.
-    Raises FoundryError, which names the parts that failed, after all that can still tell something have run.
+    Raises ConfigError for another machine, and FoundryError, which names the parts that failed, after all that can
+    still tell something have run.
     """
+    if machine not in CLUSTERS:
+        raise ConfigError(f"--machine: {machine} is not one of {', '.join(CLUSTERS)}")
     cheap: list[Step] = [
         ("lint", lambda: lint.lint(workspace)),
         ("unit tests", lambda: pytest(workspace, workspace.unit_suite, show)),
@@ -44,7 +53,7 @@ def test(cfg: Config, workspace: Workspace, *, fast: bool, show: Callable[[str],
     costly: list[Step] = [
         ("image", lambda: _image(cfg, workspace, show)),
         ("pipeline tests", lambda: pytest(workspace, workspace.pipeline_suite, show)),
-        ("cluster tests", lambda: pytest(workspace, workspace.cluster_suite, show, f"--machine={machine}")),
+        ("cluster tests", lambda: pytest(workspace, workspace.cluster_suite, show, *CLUSTERS[machine])),
     ]
     parts = [_run(*step) for step in cheap]
     for name, act in [] if fast else costly:

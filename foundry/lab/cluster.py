@@ -110,7 +110,7 @@ class Cluster:
     def _wake(self) -> None:
         if time.monotonic() < self._woken + WAKE_SECONDS[self.plan.machine]:
             return
-        for machine in self.machines.values():
+        for machine in (m for m in self.machines.values() if m.dead() is None):
             # Whether it worked is no matter: a Patroni that does not answer yet has its cycle ahead.
             with suppress(FoundryError):
                 machine.ssh(_WAKE, check=False)

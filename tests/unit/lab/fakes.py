@@ -17,12 +17,13 @@ from foundry.run import Result
 class FakeMachine:
     """reason: why it is dead, or None. answers: a part of a command to what it prints; "" fails.
 
-    lost: whether ssh is. stuck: whether it cannot be booted.
+    asked: what ssh was given. lost: whether ssh is. stuck: whether it cannot be booted.
     """
 
     reason: str | None = None
     answers: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     ssh_config: Path = Path("/ssh_config")
     lost: bool = False
     stuck: bool = False
@@ -44,6 +45,7 @@ class FakeMachine:
         return []
 
     def ssh(self, command: str, **_: object) -> Result:
+        self.asked.append(command)
         if self.lost:
             raise GuestError("ssh: the connection was lost")
         output = next((text for part, text in self.answers.items() if part in command), "")
@@ -63,5 +65,6 @@ def cluster(**machines: FakeMachine) -> Cluster:
     made.nodes = dict(zip(machines, made.plan.members, strict=True))
     made.machines = machines
     made.store = None
+    made._woken = 0.0
     found: Cluster = made
     return found

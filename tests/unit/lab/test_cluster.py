@@ -100,6 +100,19 @@ def test_a_cluster_that_is_being_made_needs_every_machine(monkeypatch: pytest.Mo
         found.up()
 
 
+def test_patroni_is_woken_while_its_cluster_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    leads, lost, off = FakeMachine(answers={"/cluster": FORMED}), FakeMachine(lost=True), FakeMachine("off")
+    found = cluster(a1=leads, b2=lost)
+    found.network = Joined()  # type: ignore[assignment]
+    for name in ("boot", "wait_ready"):
+        monkeypatch.setattr(found, name, lambda *_: None)
+    found.machines["c3"] = off
+    found.up()
+    assert [sum('method="PATCH"' in words for words in m.asked) for m in (leads, lost, off)] == [1, 1, 0]
+    found.wait_formed(2)
+    assert sum('method="PATCH"' in words for words in leads.asked) == 1
+
+
 class Joined:
     def join(self, cidr: str) -> list[str]:
         return []

@@ -1,70 +1,15 @@
-"""The tasks of `./inv`: options to configuration, one call into foundry, one result. Only this file exits."""
+"""The tasks of `./inv`: options to configuration, one call into foundry, one result. Only these files exit."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from invoke.context import Context
-from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from foundry.errors import FoundryError
-from foundry.workspace import Workspace
-from task_words import MayTakeANode, TakesWords
-
-if TYPE_CHECKING:
-    from foundry.config import Config
-
-WORKSPACE = Workspace.at(Path(__file__).parent)
-SET_HELP = "KEY=VALUE: override a key of foundry.yml, e.g. --set build.memory_mib=4096 (may be repeated)"
-
-
-def _configuration(settings: list[str], *, locked: bool = True) -> Config:
-    from foundry import config
-
-    overrides = config.settings_of(settings, os.environ.get("FOUNDRY_SET", ""))
-    return config.load(WORKSPACE.config, overrides, locked=locked)
-
-
-@contextmanager
-def _session() -> Iterator[None]:
-    """Show messages, keep logs, end everything on Ctrl-C, and turn errors into exit codes."""
-    from foundry import console, files, run
-
-    code = 0
-    try:
-        with run.interruptible(), console.messages():
-            run.keep_logs_in(WORKSPACE.logs)
-            yield
-    except FoundryError as error:
-        code = console.report(error)
-    except Exit:
-        raise
-    except Exception as error:
-        full = files.out_of_space(error, WORKSPACE.build)
-        code = console.report(full) if full else console.report_unexpected(error, WORKSPACE.logs)
-    if code:
-        sys.exit(code)
-
-
-def _print(act: Callable[[], list[str]]) -> None:
-    from foundry import console
-
-    lines: list[str] = []
-    with _session():
-        lines = act()
-    for line in lines:
-        console.out(line)
-
-
-def _given(path: str) -> Path:
-    """A path of the command line, as seen from where the user called ./inv."""
-    return Path(os.environ.get("FOUNDRY_CALLED_FROM", "."), path).resolve()
+from task_parts import SET_HELP, WORKSPACE, TakesWords, configuration, given, session, show
+from tasks_cluster import cluster_down, cluster_logs, cluster_psql, cluster_ssh, cluster_status, cluster_up  # noqa: F401
+from tasks_publish import promote, publish, releases, rollback, verify_release  # noqa: F401
 
 
 @task(
@@ -82,11 +27,11 @@ def build_image(c: Context, image: str = "", verify: bool = True, offline: bool 
     def act() -> list[str]:
         from foundry import build, config
 
-        cfg = _configuration(set)
+        cfg = configuration(set)
         name = config.pick_image(cfg, image)
         return build.build_image(cfg, WORKSPACE, image=name, verify=verify, offline=offline).summary()
 
-    _print(act)
+    show(act)
 
 
 @task(iterable=["set"], help={"offline": "ask no archive: use the newest earlier fetch", "set": SET_HELP})
@@ -96,9 +41,9 @@ def build_deb(c: Context, offline: bool = False, set: list[str] = []) -> None:
     def act() -> list[str]:
         from foundry import build
 
-        return build.build_deb(_configuration(set), WORKSPACE, offline=offline).summary()
+        return build.build_deb(configuration(set), WORKSPACE, offline=offline).summary()
 
-    _print(act)
+    show(act)
 
 
 @task(iterable=["set"], help={"manifest": "of the image to prove (default: the newest)", "set": SET_HELP})
@@ -108,10 +53,10 @@ def verify_image(c: Context, manifest: str = "", set: list[str] = []) -> None:
     def act() -> list[str]:
         from foundry import build
 
-        path = _given(manifest) if manifest else None
-        return build.verify_image(_configuration(set), WORKSPACE, manifest=path).summary()
+        path = given(manifest) if manifest else None
+        return build.verify_image(configuration(set), WORKSPACE, manifest=path).summary()
 
-    _print(act)
+    show(act)
 
 
 @task(name="config", iterable=["set"], help={"json": "print JSON", "set": SET_HELP})
@@ -121,10 +66,10 @@ def show_config(c: Context, json: bool = False, set: list[str] = []) -> None:
     def act() -> list[str]:
         from foundry import apt, console
 
-        rows = apt.explain(_configuration(set))
+        rows = apt.explain(configuration(set))
         return console.json_lines([r._asdict() for r in rows]) if json else console.table(rows)
 
-    _print(act)
+    show(act)
 
 
 @task(iterable=["set"], help={"json": "print JSON", "set": SET_HELP})
@@ -133,8 +78,8 @@ def doctor(c: Context, json: bool = False, set: list[str] = []) -> None:
     from foundry import console
     from foundry import doctor as room
 
-    with _session():
-        found = room.examine(_configuration(set), WORKSPACE)
+    with session():
+        found = room.examine(configuration(set), WORKSPACE)
         for line in console.json_lines(found.rows()) if json else found.summary():
             console.out(line)
         found.insist()
@@ -204,147 +149,19 @@ def user_data(
     def act() -> list[str]:
         from foundry import user_data as seeds
 
-        keys = seeds.read(_given(ssh_key), "--ssh-key") if ssh_key else ""
+        keys = seeds.read(given(ssh_key), "--ssh-key") if ssh_key else ""
         wanted = seeds.plan(
             cluster, network, list(words.values()), ssh_keys=keys, gateway=gateway, nameservers=nameserver
         )
-        secret = seeds.read(_given(key), "--key").strip() if key else seeds.fresh_key()
-        target = _given(output or f"user-data/{cluster}")
+        secret = seeds.read(given(key), "--key").strip() if key else seeds.fresh_key()
+        target = given(output or f"user-data/{cluster}")
         if shared:
             made = seeds.write_shared(wanted, secret, WORKSPACE.templates / "user-data", target)
         else:
             made = seeds.write(wanted, secret, target)
         return [f"wrote {path}" for path in made]
 
-    _print(act)
-
-
-LAB_HELP = "the lab's name, where there are several (default: lab)"
-
-
-@task(
-    auto_shortflags=False,
-    iterable=["set"],
-    help={
-        "nodes": "how many (default: 3)",
-        "machine": "container (seconds), or vm (firmware, boot loader and kernel too; minutes without KVM)",
-        "image": "a disk, a manifest, or an image's name in foundry.yml (default: the newest image)",
-        "dcs": "consul (on each node) or etcd3 (one server beside the nodes)",
-        "profile": "default, or fast: fails over sooner (docs/cluster.md)",
-        "name": LAB_HELP,
-        "set": SET_HELP,
-    },
-)
-def cluster_up(
-    c: Context,
-    nodes: str = "3",
-    machine: str = "container",
-    image: str = "",
-    dcs: str = "consul",
-    profile: str = "default",
-    name: str = "lab",
-    set: list[str] = [],
-) -> None:
-    """Boot a cluster of nodes from one image on a private network, and wait until it has formed."""
-
-    def act() -> list[str]:
-        from foundry.lab import labs
-
-        wanted = str(_given(image)) if "/" in image or _given(image).is_file() else image
-        made = labs.up(
-            _configuration(set),
-            WORKSPACE,
-            name=name,
-            nodes=nodes,
-            machine=machine,
-            dcs=dcs,
-            profile=profile,
-            wanted=wanted,
-        )
-        return made.summary()
-
-    _print(act)
-
-
-@task(auto_shortflags=False, help={"name": LAB_HELP, "json": "print JSON"})
-def cluster_status(c: Context, name: str = "lab", json: bool = False) -> None:
-    """Show a lab's machines, and what Patroni says of its members."""
-
-    def act() -> list[str]:
-        from foundry import console
-        from foundry.lab import labs
-
-        found = labs.status(labs.find(WORKSPACE, name))
-        return console.json_lines(found.as_dict()) if json else found.summary()
-
-    _print(act)
-
-
-@task(
-    auto_shortflags=False,
-    positional=["node"],
-    help={"node": "its name", "command": "run this instead", "name": LAB_HELP},
-)
-def cluster_ssh(c: Context, node: str, command: str = "", name: str = "lab") -> None:
-    """Open a shell on a node of a lab, as the user debian, who may use sudo."""
-    from foundry import run
-    from foundry.lab import labs
-
-    with _session():
-        words = labs.shell_words(labs.find(WORKSPACE, name), node, command)
-    run.become(words)
-
-
-@task(
-    auto_shortflags=False,
-    help={"node": "its name (default: the leader)", "command": "an SQL statement", "name": LAB_HELP},
-)
-def cluster_psql(c: Context, node: str = "", command: str = "", name: str = "lab") -> None:
-    """Open psql as the superuser on a lab's leader."""
-    from foundry import run
-    from foundry.lab import labs
-
-    with _session():
-        words = labs.psql_words(labs.find(WORKSPACE, name), node, command)
-    run.become(words)
-
-
-@task(
-    klass=MayTakeANode,
-    auto_shortflags=False,
-    positional=["node"],
-    help={"node": "its name (default: all)", "follow": "go on as lines come", "name": LAB_HELP},
-)
-def cluster_logs(c: Context, node: str = "", follow: bool = False, name: str = "lab") -> None:
-    """Print what patroni-node, Consul, Patroni and PostgreSQL have logged on a lab's nodes."""
-    from foundry import console, run
-    from foundry.lab import labs
-
-    lines: list[str] = []
-    words: list[str] = []
-    with _session():
-        lab = labs.find(WORKSPACE, name)
-        if node or follow:
-            words = labs.journal_words(lab, node or labs.leader(lab), follow=follow)
-        else:
-            lines = labs.journals(lab)
-    if words:
-        run.become(words)
-    for line in lines:
-        console.out(line)
-
-
-@task(auto_shortflags=False, help={"name": LAB_HELP, "all": "every lab of this build folder"})
-def cluster_down(c: Context, name: str = "lab", all: bool = False) -> None:
-    """End a lab: machines, network, data, all of it."""
-
-    def act() -> list[str]:
-        from foundry.lab import labs
-
-        names = labs.names(WORKSPACE) if all else [name]
-        return [line for each in names for line in labs.down(WORKSPACE, each)] or ["there is no lab"]
-
-    _print(act)
+    show(act)
 
 
 @task(help={"all": "remove the whole build folder: images, verdicts and downloads too"})
@@ -352,7 +169,7 @@ def clean(c: Context, all: bool = False) -> None:
     """Remove leftovers and all but the newest results; downloads and images stay."""
     from foundry import clean as room
 
-    _print(lambda: room.clean(WORKSPACE, everything=all).summary())
+    show(lambda: room.clean(WORKSPACE, everything=all).summary())
 
 
 @task
@@ -363,7 +180,7 @@ def lint(c: Context) -> None:
     def act() -> list[str]:
         return [f"lint: all {len(room.lint(WORKSPACE))} checks passed"]
 
-    _print(act)
+    show(act)
 
 
 @task
@@ -372,10 +189,10 @@ def lock(c: Context) -> None:
     from foundry import locks
 
     def act() -> list[str]:
-        changed = locks.lock(_configuration([], locked=False), WORKSPACE)
+        changed = locks.lock(configuration([], locked=False), WORKSPACE)
         return [f"changed: {path.relative_to(WORKSPACE.root)}" for path in changed] or ["nothing changed"]
 
-    _print(act)
+    show(act)
 
 
 @task(
@@ -391,10 +208,10 @@ def test(c: Context, fast: bool = False, machine: str = "container", set: list[s
     from foundry import console, suite
 
     def act() -> list[str]:
-        parts = suite.test(_configuration(set), WORKSPACE, fast=fast, show=console.out, machine=machine)
+        parts = suite.test(configuration(set), WORKSPACE, fast=fast, show=console.out, machine=machine)
         return [f"test: {', '.join(p.name for p in parts)}: all passed"]
 
-    _print(act)
+    show(act)
 
 
 @task(
@@ -408,6 +225,6 @@ def benchmark(c: Context, only: str = "", set: list[str] = []) -> None:
     def act() -> list[str]:
         from foundry import bench
 
-        return bench.benchmark(_configuration(set), WORKSPACE, only=only)
+        return bench.benchmark(configuration(set), WORKSPACE, only=only)
 
-    _print(act)
+    show(act)

@@ -46,6 +46,10 @@ class Key:
         run.run([*self.command, "--output", target, "--export", self.fingerprint], name="gpg-export")
         return target
 
+    def armored(self) -> str:
+        """The public key, as people pass it on."""
+        return run.capture([*self.command, "--armor", "--export", self.fingerprint], name="gpg-export") + "\n"
+
     def _sign(self, *words: str) -> None:
         run.run(
             [*self.command, "--local-user", self.fingerprint, *words],

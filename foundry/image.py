@@ -95,7 +95,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
             "packages": installed,
             "wheels": _wheels(workspace),
             "inputs": _inputs(parts, workspace),
-            "configuration": config.model_dump(mode="json"),
+            "configuration": config.model_dump(mode="json", exclude={"publish"}),
             "tools": _tools(),
         }
         files.write_json(scratch / MANIFEST, manifest)

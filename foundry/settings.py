@@ -51,6 +51,7 @@ Uri = Annotated[str, StringConstraints(pattern=r"^(https?|file)://?[^\s\[\]]+$")
 SecureUri = Annotated[str, StringConstraints(pattern=r"^https://[^\s\[\]]+$")]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+ChannelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Memory = Annotated[int, Field(ge=512, le=1024 * 1024)]
 Cpus = Annotated[int, Field(ge=1, le=256)]
 Seconds = Annotated[int, Field(ge=10, le=24 * 3600)]
@@ -133,6 +134,18 @@ class Verify(Section):
     max_age_days: Annotated[int, Field(ge=1, le=365)] = 30
 
 
+class Publish(Section):
+    """Where proved images go, and who signs them. None for `to`: the folder store/ of the project."""
+
+    to: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
+    channel: ChannelName = "candidate"
+    keep: Annotated[int, Field(ge=1, le=1000)] = 5
+    key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    key_file: FilePath | None = None
+    passphrase_file: FilePath | None = None
+    valid_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+
+
 class Config(Section):
     """The resolved configuration."""
 
@@ -143,6 +156,7 @@ class Config(Section):
     consul: Consul = Consul()
     build: Build = Build()
     verify: Verify = Verify()
+    publish: Publish = Publish()
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -166,6 +180,19 @@ def conflicts(cfg: Config) -> Iterator[Conflict]:
     yield from _postgresql(cfg)
     yield from _consul(cfg)
     yield from _images(cfg)
+    yield from _publish(cfg)
+
+
+def _publish(cfg: Config) -> Iterator[Conflict]:
+    publish = cfg.publish
+    if publish.key and publish.key_file:
+        yield Conflict("publish.key_file", "names a key beside publish.key: one of them signs", ("publish.key",))
+    if publish.passphrase_file and not publish.key_file:
+        yield Conflict("publish.passphrase_file", "is for publish.key_file; gpg-agent asks for other keys' own")
+    for name in ("key_file", "passphrase_file"):
+        path = getattr(publish, name)
+        if path is not None and not path.is_file():
+            yield Conflict(f"publish.{name}", f"there is no file {path}")
 
 
 def _archive(cfg: Config) -> Iterator[Conflict]:

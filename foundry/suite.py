@@ -48,7 +48,7 @@ def test(cfg: Config, workspace: Workspace, *, fast: bool, show: Callable[[str],
         raise ConfigError(f"--machine: {machine} is not one of {', '.join(CLUSTERS)}")
     cheap: list[Step] = [
         ("lint", lambda: lint.lint(workspace)),
-        ("unit tests", lambda: pytest(workspace, workspace.unit_suite, show)),
+        ("unit tests", lambda: pytest(workspace, workspace.unit_suite, show, "--numprocesses=2")),
     ]
     costly: list[Step] = [
         ("image", lambda: _image(cfg, workspace, show)),

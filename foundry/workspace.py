@@ -81,6 +81,16 @@ class Workspace:
         """The throw-away key that signs the local repository."""
         return self.build / "keyring"
 
+    @property
+    def publisher(self) -> Path:
+        """The throw-away key for trying out what publishes."""
+        return self.build / "publisher"
+
+    @property
+    def store(self) -> Path:
+        """Where versions are published unless foundry.yml names another place; not in build/, which may be removed."""
+        return self.root / "store"
+
     def stage(self, name: str) -> Path:
         """The folder of a stage's results, one sub-folder for each key."""
         return self.build / name

@@ -26,7 +26,9 @@ verifying:
 """
 SOURCES = (
     "tasks.py",
-    "task_words.py",
+    "task_parts.py",
+    "tasks_cluster.py",
+    "tasks_publish.py",
     "foundry",
     "requirements",
     "templates",

@@ -264,9 +264,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_any_number_of_nodes_on_the_command_line(
     argv: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import task_words
+    import task_parts
     import tasks
 
     monkeypatch.setattr(sys, "argv", ["invoke", "user-data", *argv])
-    assert task_words.words_of(sys.argv, "user-data", "--shared") == words
+    assert task_parts.words_of(sys.argv, "user-data", "--shared") == words
     assert [a.name for a in tasks.user_data.get_arguments() if a.positional] == [f"word-{n}" for n in range(len(words))]

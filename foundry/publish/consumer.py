@@ -1,0 +1,192 @@
+"""What someone who has only the public key can find out about a store, and take from it.
+
+Nothing is believed before its signature holds, and each thing has to be what the signed thing above it says: the index
+names the log's last entry and each version's checksums, these name every file, the verdict names the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from foundry import files, gpg, image, log, verify
+from foundry.errors import ConfigError, FoundryError
+from foundry.publish import bundle, ledger
+from foundry.publish.ledger import Broken, State
+from foundry.publish.stores import Missing, Store, open_store
+from foundry.workspace import Workspace
+
+SEEN = "seen.json"
+
+
+class Stale(FoundryError):
+    """A store serves something older than it has served before, or than it says is good."""
+
+    code = 10
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A store as it is seen with a public key. memory: of what was seen before; scratch: removed by the caller."""
+
+    store: Store
+    keys: Path
+    scratch: Path
+    memory: Path
+
+    def state(self) -> State:
+        """What the store's index says. Raises BadSignature, Broken, Stale, Missing."""
+        path = self.scratch / "index.asc"
+        path.write_bytes(self.store.read(ledger.INDEX))
+        state, said = ledger.parse_index(gpg.opened(path, self.keys, self.scratch))
+        self._fresh(state, said)
+        self._recall(state)
+        return state
+
+    def _fresh(self, state: State, said: Mapping[str, Any]) -> None:
+        expires = said.get("expires")
+        if expires and datetime.fromisoformat(expires) < datetime.now(UTC):
+            raise Stale(
+                f"{self.store.url}: its index was good until {expires}",
+                hint="is this an old copy? its publisher renews it by `./inv promote` or `./inv publish`",
+            )
+        replayed = State()
+        for entry, digest in ledger.entries(self.store, 1, self.keys, self.scratch):
+            replayed = replayed.after(entry, digest)
+        if replayed.sequence > state.sequence:
+            raise Stale(
+                f"{self.store.url}: its log has {replayed.sequence} entries, and its index knows {state.sequence}",
+                hint="an old index was put back, or a publisher was interrupted: `./inv promote` finishes its work",
+            )
+        if replayed != state:
+            raise Broken(f"{self.store.url}: its index is not what its log leads to")
+
+    def _recall(self, state: State) -> None:
+        """Compare with what was seen before, and remember this."""
+        known = files.read_json(self.memory) or {}
+        name = hashlib.sha256(self.keys.read_bytes() + self.store.url.encode()).hexdigest()
+        before = known.get(name, {"sequence": 0, "head": ""})
+        if state.sequence < before["sequence"]:
+            raise Stale(
+                f"{self.store.url}: it has served {before['sequence']} entries before, and serves {state.sequence} now",
+                hint=f"an old state was put back; if its publisher began anew: remove {self.memory}",
+            )
+        if state.sequence == before["sequence"] and state.head != before["head"] and before["head"]:
+            raise Broken(f"{self.store.url}: entry {state.sequence} is another one than it was before")
+        files.write_json(self.memory, {**known, name: {"sequence": state.sequence, "head": state.head}})
+
+    def version(self, title: str, version: str, state: State, target: Path) -> dict[str, str]:
+        """Bring a whole version to target, each file checked; returns name to sha256. Raises Broken, Missing."""
+        folder = f"images/{title}/{version}"
+        for name in (bundle.SUMS, bundle.SIGNATURE):
+            self.store.download(f"{folder}/{name}", target / name)
+        if files.sha256(target / bundle.SUMS) != state.versions[title][version]:
+            raise Broken(f"{folder}/{bundle.SUMS} is not the one that the index names")
+        gpg.check(target / bundle.SUMS, target / bundle.SIGNATURE, self.keys)
+        try:
+            sums = bundle.parse_sums((target / bundle.SUMS).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise Broken(f"{folder}/{bundle.SUMS}: {error}") from error
+        for name, digest in sums.items():
+            log.activity(f"fetching {name}")
+            self.store.download(f"{folder}/{name}", target / name)
+            if files.sha256(target / name) != digest:
+                (target / name).unlink()
+                raise Broken(f"{folder}/{name} is not what {bundle.SUMS} says")
+        _proved(title, version, sums, target)
+        return sums
+
+
+def _proved(title: str, version: str, sums: Mapping[str, str], folder: Path) -> None:
+    """Raise Broken unless manifest and verdict are about this version's disk, and all checks have passed."""
+    manifest = json.loads((folder / image.MANIFEST).read_text(encoding="utf-8"))
+    if (manifest["name"], manifest["version"]) != (title, version):
+        raise Broken(f"{image.MANIFEST} is about {manifest['name']} {manifest['version']}")
+    wrong = [str(e["name"]) for e in manifest["files"] if sums.get(str(e["name"])) != e["sha256"]]
+    if wrong:
+        raise Broken(f"{image.MANIFEST} has other digests of {', '.join(wrong)}")
+    verdict = verify.load(folder / bundle.VERDICT)
+    disk = manifest["files"][0]
+    if verdict is None:
+        raise Broken(f"{bundle.VERDICT} is missing, or no verdict")
+    if verdict.image != disk["sha256"]:
+        raise Broken(f"{bundle.VERDICT} is about another image (sha256 {verdict.image[:12]}…) than {disk['name']}")
+    if not verdict.passed or str(verdict.machine) != "vm":
+        raise Broken(f"{bundle.VERDICT} does not say that every check has passed in a virtual machine")
+
+
+def chosen(state: State, wanted: str, title: str | None = None) -> tuple[str, str]:
+    """The image and the version that a channel's or a version's name stands for. Raises ConfigError."""
+    titles = [title] if title else list(state.versions)
+    for name in titles:
+        current = state.current(name, wanted)
+        if current:
+            return name, current
+        if wanted in state.versions.get(name, {}):
+            return name, wanted
+    channels = sorted({c for name in titles for c in state.channels.get(name, {})})
+    raise ConfigError(
+        f"there is no channel and no version {wanted}", hint=f"channels: {', '.join(channels) or 'none yet'}"
+    )
+
+
+def verify_release(
+    workspace: Workspace, url: str, public: Path, *, wanted: str, title: str | None, keep: Path | None = None
+) -> list[str]:
+    """Fetch a version, or what a channel points at, and check all that belongs to it; returns lines for a person.
+
+    public: the publisher's public key. keep: a folder for its files, which is made whole or not at all.
+    Raises BadSignature, Broken, Stale, ConfigError, StoreError.
+    """
+    with tempfile.TemporaryDirectory(prefix="pf-") as name:
+        scratch = Path(name)
+        store = open_store(url)
+        consumer = Consumer(store, gpg.keyring(public, scratch), scratch, workspace.build / SEEN)
+        try:
+            state = consumer.state()
+        except Missing as error:
+            raise ConfigError(
+                f"{url} is no store: it has no {ledger.INDEX}", hint="`./inv publish` makes one"
+            ) from error
+        found, version = chosen(state, wanted, title)
+        target = keep or workspace.work / f"release-{version}"
+        with files.whole_folder(target) as folder:
+            sums = consumer.version(found, version, state, folder)
+        manifest = json.loads((target / image.MANIFEST).read_text(encoding="utf-8"))
+        verdict = verify.load(target / bundle.VERDICT)
+        assert verdict is not None
+        lines = [
+            f"index    signed, {state.sequence} entries in its log, each signed and following the one before",
+            f"version  {found} {version}, built {manifest['built']}",
+            f"files    {len(sums)}, each with the sha256 that {bundle.SUMS} (signed) has",
+            f"verdict  {len(verdict.outcomes)} of {len(verdict.outcomes)} checks passed, {verdict.ended}",
+        ]
+        return lines + ([f"kept     {keep}"] if keep else _dropped(target))
+
+
+def _dropped(folder: Path) -> list[str]:
+    shutil.rmtree(folder)
+    return []
+
+
+def fetch(workspace: Workspace, url: str, keys: Path, channel: str, scratch: Path) -> Path:
+    """The disk that a channel of a store points at, fetched once and checked each time. Raises as verify_release."""
+    consumer = Consumer(open_store(url), keys, scratch, workspace.build / SEEN)
+    state = consumer.state()
+    title, version = chosen(state, channel)
+    target = workspace.stage("fetched") / version
+    sums = target / bundle.SUMS
+    if not sums.is_file() or files.sha256(sums) != state.versions[title][version]:
+        with log.stage("fetch", f"{title} {version}, {channel} of {url}"), files.whole_folder(target) as folder:
+            consumer.version(title, version, state, folder)
+    release = image.load(target)
+    if files.sha256(release.main) != release.digest:
+        raise Broken(f"{release.main} was changed after it was fetched", hint=f"remove {target}")
+    return release.main

@@ -1,0 +1,44 @@
+"""The key that publishes: one of the user's own gpg, one in a file, or, for trying out, one that is thrown away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from foundry import gpg, log
+from foundry.config import Config
+from foundry.errors import ConfigError
+from foundry.workspace import Workspace
+
+THROW_AWAY = "throw-away"
+USER = "Patroni Foundry, for trying out (throw-away)"
+
+
+@contextmanager
+def key(settings: Config, workspace: Workspace, scratch: Path) -> Iterator[gpg.Key]:
+    """The key that foundry.yml names. scratch: a folder that is removed afterwards. Raises ConfigError without one."""
+    publish = settings.publish
+    if publish.key_file:
+        yield gpg.imported(publish.key_file, scratch / "home", publish.passphrase_file)
+    elif publish.key == THROW_AWAY:
+        log.info("signing with a key that is thrown away with build/: nobody can know that it is yours")
+        yield gpg.throw_away(workspace.publisher, USER)
+    elif publish.key:
+        yield gpg.own(publish.key)
+    else:
+        raise ConfigError(
+            "publish.key: there is no key to sign with",
+            hint="set publish.key to a fingerprint of your own gpg (agent or smartcard), or publish.key_file to an "
+            f"exported secret key; to try it out: `--set publish.key={THROW_AWAY}` (docs/publishing.md)",
+        )
+
+
+@contextmanager
+def trusted(settings: Config, workspace: Workspace, public: Path | None, scratch: Path) -> Iterator[Path]:
+    """The keyring that a store's signatures must hold against: of the public key given, else of one's own key."""
+    if public is not None:
+        yield gpg.keyring(public, scratch)
+        return
+    with key(settings, workspace, scratch) as own:
+        yield own.public(scratch / "own.gpg")

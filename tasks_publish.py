@@ -1,0 +1,121 @@
+"""The tasks of publishing: what was proved goes to a store, and channels point at versions."""
+
+from __future__ import annotations
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from task_parts import SET_HELP, WORKSPACE, configuration, given, show
+
+TO_HELP = "the store: a folder or a URL (default: publish.to of foundry.yml, else store/)"
+
+
+@task(
+    auto_shortflags=False,
+    iterable=["set"],
+    help={
+        "image": "its name in foundry.yml (default: the first)",
+        "manifest": "of the image to publish (default: the newest)",
+        "to": TO_HELP,
+        "channel": "what is to point at it (default: publish.channel, which is candidate)",
+        "set": SET_HELP,
+    },
+)
+def publish(
+    c: Context, image: str = "", manifest: str = "", to: str = "", channel: str = "", set: list[str] = []
+) -> None:
+    """Bring an image with a passing verdict to a store, signed, and point a channel at it."""
+
+    def act() -> list[str]:
+        from foundry.publish import flow
+
+        cfg = configuration(set)
+        return flow.publish(
+            cfg,
+            WORKSPACE,
+            name=image or None,
+            manifest=given(manifest) if manifest else None,
+            to=to or None,
+            channel=channel or cfg.publish.channel,
+        )
+
+    show(act)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["version"],
+    iterable=["set"],
+    help={
+        "version": "that is published",
+        "channel": "what is to point at it (default: stable)",
+        "to": TO_HELP,
+        "set": SET_HELP,
+    },
+)
+def promote(c: Context, version: str, channel: str = "stable", to: str = "", set: list[str] = []) -> None:
+    """Point a channel at a version that is in the store already."""
+
+    def act() -> list[str]:
+        from foundry.publish import flow
+
+        return flow.promote(configuration(set), WORKSPACE, version, channel=channel, to=to or None)
+
+    show(act)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["channel"],
+    iterable=["set"],
+    help={
+        "channel": "e.g. stable",
+        "image": "its name (default: the first of foundry.yml)",
+        "to": TO_HELP,
+        "set": SET_HELP,
+    },
+)
+def rollback(c: Context, channel: str, image: str = "", to: str = "", set: list[str] = []) -> None:
+    """Point a channel at the version that it pointed at before."""
+
+    def act() -> list[str]:
+        from foundry.publish import flow
+
+        return flow.rollback(configuration(set), WORKSPACE, channel, name=image or None, to=to or None)
+
+    show(act)
+
+
+@task(auto_shortflags=False, iterable=["set"], help={"to": TO_HELP, "json": "print JSON", "set": SET_HELP})
+def releases(c: Context, to: str = "", json: bool = False, set: list[str] = []) -> None:
+    """Show the versions in a store, the channels that point at them, and the last changes."""
+
+    def act() -> list[str]:
+        from foundry.publish import releases as found
+
+        return found.releases(configuration(set), WORKSPACE, to=to or None, as_json=json)
+
+    show(act)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["url"],
+    help={
+        "url": "of the store: a folder or an address",
+        "key": "the publisher's public key, from where you trust it",
+        "version": "a version or a channel (default: stable)",
+        "image": "its name, where the store has several",
+        "keep": "a folder for the version's files (default: they are removed)",
+    },
+)
+def verify_release(c: Context, url: str, key: str, version: str = "stable", image: str = "", keep: str = "") -> None:
+    """Check, with the public key alone, that all of a published version belongs together."""
+
+    def act() -> list[str]:
+        from foundry.publish import consumer
+
+        target = given(keep) if keep else None
+        return consumer.verify_release(WORKSPACE, url, given(key), wanted=version, title=image or None, keep=target)
+
+    show(act)

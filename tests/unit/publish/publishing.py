@@ -1,0 +1,86 @@
+"""A project with small images that count as proved, and a store beside it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from foundry import files, gpg, image, verify
+from foundry.config import Config
+from foundry.publish import consumer, flow
+from foundry.verify import Outcome, Verdict
+from foundry.workspace import Workspace
+
+NAME = "debian-12"
+NOW = datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class Project:
+    """workspace, settings: of the project. store: the folder that it publishes to."""
+
+    workspace: Workspace
+    settings: Config
+    store: Path
+
+    @classmethod
+    def at(cls, folder: Path, **publish: Any) -> Project:
+        workspace = Workspace(folder / "project", folder / "project" / "build", "run")
+        files.write(workspace.image_suite / "test_x.py", "def test(): pass\n")
+        facts = {"images": {NAME: {}}, "publish": {"key": "throw-away", "to": str(folder / "store"), **publish}}
+        return cls(workspace, Config.model_validate(facts), folder / "store")
+
+    def build(self, version: str, *outcomes: Outcome, **changes: Any) -> Path:
+        """An image and its verdict; returns the manifest's path. changes: of the verdict."""
+        folder = self.workspace.images / version
+        disk = folder / f"{NAME}-{version}.qcow2"
+        files.write(disk, f"disk of {version}\n" * 100)
+        facts = {
+            "name": NAME,
+            "version": version,
+            "built": NOW,
+            "files": [{"name": disk.name, "sha256": files.sha256(disk), "size": disk.stat().st_size}],
+        }
+        files.write_json(folder / image.MANIFEST, facts)
+        passed = outcomes or (Outcome("a", "booted", "passed", 1.0), Outcome("b", "rebooted", "passed", 1.0))
+        known: dict[str, Any] = {
+            "image": files.sha256(disk),
+            "file": disk.name,
+            "suite": verify.suite_digest(self.workspace),
+            "machine": "vm",
+            "firmware": "bios",
+            "accelerator": "tcg",
+            "host": {},
+            "started": NOW,
+            "ended": NOW,
+            "boot_seconds": 1.0,
+            "reboot_seconds": 1.0,
+            "seconds": 2.0,
+        }
+        found = Verdict(**{**known, **changes}, outcomes=passed)
+        path = verify.verdict_path(disk)
+        files.write_json(path, {**asdict(found), "passed": found.passed})
+        files.write(path.with_suffix(".xml"), "<testsuites/>\n")
+        return folder / image.MANIFEST
+
+    def publish(self, version: str, channel: str = "candidate") -> list[str]:
+        """Build and publish a version."""
+        manifest = self.workspace.images / version / image.MANIFEST
+        if not manifest.exists():
+            self.build(version)
+        return flow.publish(self.settings, self.workspace, name=None, manifest=manifest, to=None, channel=channel)
+
+    def key(self) -> Path:
+        """The public key, as it was given to people."""
+        target = self.workspace.build / "given.gpg"
+        if not target.exists():
+            gpg.throw_away(self.workspace.publisher, "x").public(target)
+        return target
+
+    def check(self, wanted: str = "candidate", **options: Any) -> list[str]:
+        """What a consumer finds."""
+        return consumer.verify_release(
+            self.workspace, str(self.store), self.key(), wanted=wanted, title=None, **options
+        )

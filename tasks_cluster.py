@@ -16,7 +16,7 @@ LAB_HELP = "the lab's name, where there are several (default: lab)"
     help={
         "nodes": "how many (default: 3)",
         "machine": "container (seconds), or vm (firmware, boot loader and kernel too; minutes without KVM)",
-        "image": "a disk, a manifest, or an image's name in foundry.yml (default: the newest image)",
+        "image": "a disk, a manifest, an image of foundry.yml, or a published channel or version (default: the newest)",
         "dcs": "consul (on each node) or etcd3 (one server beside the nodes)",
         "profile": "default, or fast: fails over sooner (docs/cluster.md)",
         "name": LAB_HELP,

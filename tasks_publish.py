@@ -10,6 +10,11 @@ from task_parts import SET_HELP, WORKSPACE, configuration, given, show
 TO_HELP = "the store: a folder or a URL (default: publish.to of foundry.yml, else store/)"
 
 
+def _store(to: str) -> str | None:
+    """A store as the user names it: a path as seen from where ./inv was called, or a URL."""
+    return None if not to else to if "://" in to else str(given(to))
+
+
 @task(
     auto_shortflags=False,
     iterable=["set"],
@@ -35,7 +40,7 @@ def publish(
             WORKSPACE,
             name=image or None,
             manifest=given(manifest) if manifest else None,
-            to=to or None,
+            to=_store(to),
             channel=channel or cfg.publish.channel,
         )
 
@@ -59,7 +64,7 @@ def promote(c: Context, version: str, channel: str = "stable", to: str = "", set
     def act() -> list[str]:
         from foundry.publish import flow
 
-        return flow.promote(configuration(set), WORKSPACE, version, channel=channel, to=to or None)
+        return flow.promote(configuration(set), WORKSPACE, version, channel=channel, to=_store(to))
 
     show(act)
 
@@ -81,7 +86,7 @@ def rollback(c: Context, channel: str, image: str = "", to: str = "", set: list[
     def act() -> list[str]:
         from foundry.publish import flow
 
-        return flow.rollback(configuration(set), WORKSPACE, channel, name=image or None, to=to or None)
+        return flow.rollback(configuration(set), WORKSPACE, channel, name=image or None, to=_store(to))
 
     show(act)
 
@@ -93,7 +98,7 @@ def releases(c: Context, to: str = "", json: bool = False, set: list[str] = []) 
     def act() -> list[str]:
         from foundry.publish import releases as found
 
-        return found.releases(configuration(set), WORKSPACE, to=to or None, as_json=json)
+        return found.releases(configuration(set), WORKSPACE, to=_store(to), as_json=json)
 
     show(act)
 
@@ -116,6 +121,8 @@ def verify_release(c: Context, url: str, key: str, version: str = "stable", imag
         from foundry.publish import consumer
 
         target = given(keep) if keep else None
-        return consumer.verify_release(WORKSPACE, url, given(key), wanted=version, title=image or None, keep=target)
+        return consumer.verify_release(
+            WORKSPACE, _store(url) or "", given(key), wanted=version, title=image or None, keep=target
+        )
 
     show(act)

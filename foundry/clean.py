@@ -51,7 +51,14 @@ def clean(workspace: Workspace, *, everything: bool = False) -> Cleaned:
 
 
 def _stale(workspace: Workspace, every: Iterable[Path]) -> Iterable[Path]:
-    kept = (workspace.pool, workspace.wheels, workspace.resolver, workspace.keyring, workspace.images)
+    kept = (
+        workspace.pool,
+        workspace.wheels,
+        workspace.resolver,
+        workspace.keyring,
+        workspace.images,
+        workspace.publisher,
+    )
     for path in every:
         if path == workspace.labs:
             yield from (lab for lab in sorted(path.iterdir()) if not claim.held(lab))

@@ -61,8 +61,7 @@ class Key:
 
 def throw_away(home: Path, user: str) -> Key:
     """A key without a passphrase in a home of its own, made where there is none."""
-    # gpg leaves an agent behind, which must not outlive it.
-    command = run.contained(["gpg", "--homedir", str(home), *_QUIET, *_UNLOCKED])
+    command = _apart(home, *_UNLOCKED)
     if not (home / "made").exists():
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         run.run([*command, "--quick-gen-key", user, "ed25519", "sign", "never"], name="make-key")
@@ -79,12 +78,23 @@ def imported(path: Path, home: Path, passphrase: Path | None) -> Key:
     """The secret key in a file, in a new home below which nothing stays once that is removed. Raises ConfigError."""
     home.mkdir(mode=0o700)
     unlocked = ("--pinentry-mode", "loopback", "--passphrase-file", str(passphrase)) if passphrase else _UNLOCKED
-    command = run.contained(["gpg", "--homedir", str(home), *_QUIET, *unlocked])
+    command = _apart(home, *unlocked)
     try:
         run.run([*command, "--import", path], name="gpg-import")
     except CommandFailed as error:
         raise ConfigError(f"publish.key_file: {path} holds no secret key", details=error.details) from error
     return only_key(command)
+
+
+def _apart(home: Path, *options: str) -> list[str]:
+    """gpg with a home of its own. It leaves an agent behind, which must not outlive it.
+
+    The agent's socket goes to /run/user/UID where that is (GnuPG's manual, gpgconf --create-socketdir), else to the
+    home, whose path may be too long for one; so gpg gets a /run/user that nobody else sees.
+    """
+    made = 'mkdir -p /run/user && mount -t tmpfs -o mode=0755 tmpfs /run/user && mkdir -m 0700 "/run/user/$(id -u)"'
+    words = ["gpg", "--homedir", str(home), *_QUIET, *options]
+    return run.contained(["sh", "-c", f'{made} && exec "$@"', "sh", *words])
 
 
 def only_key(command: Sequence[str], name: str | None = None) -> Key:

@@ -145,6 +145,10 @@ class Publish(Section):
     passphrase_file: FilePath | None = None
     valid_days: Annotated[int, Field(ge=1, le=3650)] | None = None
 
+    def url(self, project: Path) -> str | None:
+        """Where to publish; a path is relative to the project's folder, as those of other settings are."""
+        return self.to if self.to is None or "://" in self.to else str(project / self.to)
+
 
 class Config(Section):
     """The resolved configuration."""

@@ -9,6 +9,7 @@ from foundry import config, image, tree
 from foundry.config import Config
 from foundry.errors import ConfigError
 from foundry.machine import Accelerator, kvm
+from foundry.publish import consumer
 from foundry.workspace import Workspace
 
 _QCOW2 = b"QFI\xfb"
@@ -19,12 +20,14 @@ _BOOT_SIGNATURE, _SECTOR = b"\x55\xaa", 512
 def find(cfg: Config, workspace: Workspace, wanted: str) -> tuple[Path, str]:
     """The disk to boot, and its format, as its first bytes tell it.
 
-    wanted: a path of a disk or of a manifest, the name of an image in foundry.yml, or "" for the first of these.
-    Raises ConfigError where there is no such image, or a file that is none.
+    wanted: a path of a disk or of a manifest, the name of an image in foundry.yml, or "" for the first of these, or
+    a channel or a version of the store. Raises ConfigError where there is no such image, or a file that is none.
     """
     path = Path(wanted)
-    if "/" not in wanted:
+    if "/" not in wanted and (not wanted or wanted in cfg.images):
         path = image.newest(workspace, config.pick_image(cfg, wanted or None)).main
+    elif "/" not in wanted:
+        path = consumer.published(cfg, workspace, wanted)
     elif path.suffix == ".json" and path.is_file():
         path = image.load(path.parent).main
     if not path.is_file():

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from foundry import files, gpg, image, log, verify
+from foundry import files, gpg, image, lock, log, verify
+from foundry.config import Config
 from foundry.errors import ConfigError, FoundryError
-from foundry.publish import bundle, ledger
+from foundry.publish import bundle, ledger, signing
 from foundry.publish.ledger import Broken, State
 from foundry.publish.stores import Missing, Store, open_store
 from foundry.workspace import Workspace
@@ -145,7 +146,7 @@ def verify_release(
     public: the publisher's public key. keep: a folder for its files, which is made whole or not at all.
     Raises BadSignature, Broken, Stale, ConfigError, StoreError.
     """
-    with tempfile.TemporaryDirectory(prefix="pf-") as name:
+    with lock.held(workspace, "wait until it has ended"), tempfile.TemporaryDirectory(prefix="pf-") as name:
         scratch = Path(name)
         store = open_store(url)
         consumer = Consumer(store, gpg.keyring(public, scratch), scratch, workspace.build / SEEN)
@@ -156,7 +157,7 @@ def verify_release(
                 f"{url} is no store: it has no {ledger.INDEX}", hint="`./inv publish` makes one"
             ) from error
         found, version = chosen(state, wanted, title)
-        target = keep or workspace.work / f"release-{version}"
+        target = keep or workspace.stage("fetched") / f"checked-{version}"
         with files.whole_folder(target) as folder:
             sums = consumer.version(found, version, state, folder)
         manifest = json.loads((target / image.MANIFEST).read_text(encoding="utf-8"))
@@ -176,16 +177,34 @@ def _dropped(folder: Path) -> list[str]:
     return []
 
 
-def fetch(workspace: Workspace, url: str, keys: Path, channel: str, scratch: Path) -> Path:
-    """The disk that a channel of a store points at, fetched once and checked each time. Raises as verify_release."""
-    consumer = Consumer(open_store(url), keys, scratch, workspace.build / SEEN)
-    state = consumer.state()
-    title, version = chosen(state, channel)
-    target = workspace.stage("fetched") / version
-    sums = target / bundle.SUMS
-    if not sums.is_file() or files.sha256(sums) != state.versions[title][version]:
-        with log.stage("fetch", f"{title} {version}, {channel} of {url}"), files.whole_folder(target) as folder:
-            consumer.version(title, version, state, folder)
+def published(settings: Config, workspace: Workspace, wanted: str) -> Path:
+    """The disk that a channel or a version of one's own store stands for, fetched once and checked each time.
+
+    Raises ConfigError where there is neither, nor an image of this name; else as verify_release does.
+    """
+    url = settings.publish.url(workspace.root) or str(workspace.store)
+    with tempfile.TemporaryDirectory(prefix="pf-") as name:
+        scratch = Path(name)
+        store = open_store(url)
+        if store.size(ledger.INDEX) is None:
+            images = ", ".join(settings.images)
+            raise ConfigError(
+                f"there is no image {wanted} in foundry.yml, and nothing is published in {store.url}",
+                hint=f"images: {images}; `./inv publish` makes channels",
+            )
+        with signing.key(settings, workspace, scratch) as key:
+            consumer = Consumer(store, key.public(scratch / "own.gpg"), scratch, workspace.build / SEEN)
+            state = consumer.state()
+            title, version = chosen(state, wanted)
+            target = workspace.stage("fetched") / version
+            sums = target / bundle.SUMS
+            if not sums.is_file() or files.sha256(sums) != state.versions[title][version]:
+                with (
+                    lock.held(workspace, "wait until it has ended"),
+                    log.stage("fetch", f"{title} {version} of {store.url}"),
+                    files.whole_folder(target) as folder,
+                ):
+                    consumer.version(title, version, state, folder)
     release = image.load(target)
     if files.sha256(release.main) != release.digest:
         raise Broken(f"{release.main} was changed after it was fetched", hint=f"remove {target}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from foundry import config, files, gpg, image, log
+from foundry import config, files, gpg, image, lock, log
 from foundry.config import Config
 from foundry.errors import ConfigError, CorruptArtifact
 from foundry.publish import bundle, gate, ledger, signing
@@ -66,7 +67,7 @@ class Session:
 @contextmanager
 def session(settings: Config, workspace: Workspace, to: str | None) -> Iterator[Session]:
     """Open a store and read its state. to: its URL, if not the one in foundry.yml. Raises as its parts do."""
-    store = open_store(to or settings.publish.to or str(workspace.store))
+    store = open_store(to or settings.publish.url(workspace.root) or str(workspace.store))
     workspace.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pf-") as name:
         scratch = Path(name)
@@ -90,13 +91,16 @@ def publish(
         else image.newest(workspace, config.pick_image(settings, name))
     )
     gate.admit(release, settings, workspace)
-    with session(settings, workspace, to) as open_:
+    with lock.held(workspace, "wait until it has ended"), session(settings, workspace, to) as open_:
         title, version = str(release.manifest["name"]), str(release.manifest["version"])
         known = open_.state.versions.get(title, {}).get(version)
         sent = 0
         if known is None:
             made = bundle.make(release, workspace.stage("releases") / version, open_.key)
-            sent = _upload(open_.store, made)
+            try:
+                sent = _upload(open_.store, made)
+            finally:
+                shutil.rmtree(made.folder)
             known = made.sums
         before = open_.state.current(title, channel)
         if before != version or version not in open_.state.versions.get(title, {}):

@@ -32,13 +32,3 @@ def key(settings: Config, workspace: Workspace, scratch: Path) -> Iterator[gpg.K
             hint="set publish.key to a fingerprint of your own gpg (agent or smartcard), or publish.key_file to an "
             f"exported secret key; to try it out: `--set publish.key={THROW_AWAY}` (docs/publishing.md)",
         )
-
-
-@contextmanager
-def trusted(settings: Config, workspace: Workspace, public: Path | None, scratch: Path) -> Iterator[Path]:
-    """The keyring that a store's signatures must hold against: of the public key given, else of one's own key."""
-    if public is not None:
-        yield gpg.keyring(public, scratch)
-        return
-    with key(settings, workspace, scratch) as own:
-        yield own.public(scratch / "own.gpg")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -32,34 +31,12 @@ class StoreError(FoundryError):
     code = 9
 
 
-class ReadOnly(StoreError):
-    """A store of this kind can only be read."""
-
-
 class Missing(StoreError):
     """A store has no file of this path."""
 
 
 class Taken(StoreError):
     """A file that was to be made is there already: somebody else was first."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a store's URL does not say; each backend takes what it knows.
-
-    endpoint: the URL of an S3 service that is not AWS. region: S3's. timeout: seconds that a server may keep silent.
-    scratch: a folder of the build host for what passes through (default: the host's folder for temporary files).
-    ssh_config: an ssh_config(5) file in place of the user's. part_size: bytes, the least size of the parts in which a
-    large file is sent to S3, where 5 MiB is the smallest allowed.
-    """
-
-    endpoint: str = ""
-    region: str = ""
-    timeout: float = 60.0
-    scratch: Path | None = None
-    ssh_config: Path | None = None
-    part_size: int = 16 << 20
 
 
 class Store(Protocol):
@@ -91,10 +68,8 @@ class Store(Protocol):
     def upload(self, source: Path, path: str, digest: str) -> int:
         """Bring a file to the store, going on where an earlier, interrupted call stopped; returns the bytes sent.
 
-        digest: the source's sha256, compared with what the store has afterwards, before the file appears (S3 lets
-        nobody read what has not appeared: there its parts are compared before, and the whole after, which is removed if
-        it differs). A file of this path and this size is taken for the same one and not sent again. Raises
-        CorruptArtifact when it differs.
+        digest: the source's sha256, compared with what the store has afterwards, before the file appears. A file of
+        this path and this size is taken for the same one and not sent again. Raises CorruptArtifact when it differs.
         """
         ...
 
@@ -133,12 +108,11 @@ def checked(path: str) -> str:
     )
 
 
-def open_store(url: str, options: Options | None = None) -> Store:
+def open_store(url: str) -> Store:
     """The store of a URL, or of the path of a local folder. Raises ConfigError for what is neither.
 
     Nothing is asked of a server before the first call of a method.
     """
-    chosen = options or Options()
     # Names of folders may have a colon; a scheme is what has "://" after it.
     scheme = url.split("://", 1)[0].lower() if "://" in url else ""
     make = BACKENDS.get(scheme)
@@ -151,20 +125,19 @@ def open_store(url: str, options: Options | None = None) -> Store:
     if password is not None:
         raise ConfigError(
             f"publish.to: the URL of {urllib.parse.urlsplit(url).hostname} has a password in it",
-            hint="it would be in logs and process lists; use ssh keys, AWS's credentials file or ~/.netrc",
+            hint="it would be in logs and process lists",
         )
-    return make(url, chosen)
+    return make(url)
 
 
 def _bad(url: str, why: str) -> ConfigError:
     return ConfigError(
         f"publish.to: {url!r} cannot be used: {why}",
-        hint="a folder's path, file:///path, sftp://[user@]host[:port]/path, s3://bucket/prefix, "
-        "or to read only: https://host/path",
+        hint="a folder's path, or file:///path",
     )
 
 
-def _local(url: str, options: Options) -> Store:
+def _local(url: str) -> Store:
     from foundry.publish.local import LocalStore
 
     if "://" not in url:
@@ -175,44 +148,7 @@ def _local(url: str, options: Options) -> Store:
     return LocalStore(Path(urllib.parse.unquote(parts.path)))
 
 
-def _sftp(url: str, options: Options) -> Store:
-    from foundry.publish.openssh import Address
-    from foundry.publish.sftp import SftpStore
-
-    try:
-        return SftpStore(Address.parse(url), options)
-    except ValueError as error:
-        raise _bad(url, str(error)) from error
-
-
-def _s3(url: str, options: Options) -> Store:
-    from foundry.publish.s3 import S3Store
-
-    parts = urllib.parse.urlsplit(url)
-    prefix = parts.path.strip("/")
-    # S3's rules for names of buckets: User Guide, "Bucket naming rules".
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", parts.netloc) or parts.query or parts.fragment:
-        raise _bad(url, "s3:// is followed by the name of a bucket: small letters, digits, dots and hyphens")
-    try:
-        return S3Store(parts.netloc, checked(prefix) if prefix else "", options)
-    except StoreError as error:
-        raise _bad(url, str(error)) from error
-
-
-def _web(url: str, options: Options) -> Store:
-    from foundry.publish.web import WebStore
-
-    parts = urllib.parse.urlsplit(url)
-    if not parts.hostname or parts.query or parts.fragment:
-        raise _bad(url, "it has a host and a path, and nothing after these")
-    return WebStore(url, options)
-
-
-BACKENDS: dict[str, Callable[[str, Options], Store]] = {
+BACKENDS: dict[str, Callable[[str], Store]] = {
     "": _local,
     "file": _local,
-    "sftp": _sftp,
-    "s3": _s3,
-    "http": _web,
-    "https": _web,
 }

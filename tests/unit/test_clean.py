@@ -27,6 +27,8 @@ def fill(workspace: Workspace) -> None:
         workspace.pool,
         workspace.wheels / "sub",
         workspace.keyring,
+        workspace.publisher / "private-keys-v1.d",
+        workspace.publisher / "openpgp-revocs.d",
     ):
         folder.mkdir(parents=True)
         (folder / "file").write_text("x")
@@ -39,10 +41,11 @@ def names(folder: Path) -> set[str]:
 def test_the_newest_results_downloads_and_images_stay(workspace: Workspace) -> None:
     fill(workspace)
     cleaned = clean.clean(workspace)
-    assert names(workspace.build) == {"base", "images", "keyring", "lock", "logs", "pool", "wheels"}
+    assert names(workspace.build) == {"base", "images", "keyring", "lock", "logs", "pool", "publisher", "wheels"}
     assert names(workspace.stage("base")) == names(workspace.logs.parent) == {"new"}
     assert names(workspace.images) == {"new", "old", ".half"}
     assert names(workspace.wheels) == {"sub", "file"} or names(workspace.wheels) == {"sub"}
+    assert names(workspace.publisher) == {"private-keys-v1.d", "openpgp-revocs.d"}
     assert cleaned.freed > 0
     assert f"removed {workspace.work}" in cleaned.summary()
     assert clean.clean(workspace).summary() == ["nothing to remove"]

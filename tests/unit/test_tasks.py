@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from invoke.context import Context
 
+import task_parts
 import tasks
 from foundry import clean, errors, lint, run
 from foundry.workspace import Workspace
@@ -18,7 +19,8 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _own_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tasks, "WORKSPACE", Workspace(PROJECT, tmp_path, "run"))
+    for module in (task_parts, tasks):
+        monkeypatch.setattr(module, "WORKSPACE", Workspace(PROJECT, tmp_path, "run"))
 
 
 def call(task: Any, **options: Any) -> None:
@@ -121,8 +123,8 @@ def test_logs_go_to_this_runs_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_paths_are_seen_from_where_the_user_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FOUNDRY_CALLED_FROM", str(tmp_path))
-    assert tasks._given("a/manifest.json") == tmp_path / "a/manifest.json"
-    assert tasks._given("/x") == Path("/x")
+    assert task_parts.given("a/manifest.json") == tmp_path / "a/manifest.json"
+    assert task_parts.given("/x") == Path("/x")
 
 
 @pytest.mark.parametrize(

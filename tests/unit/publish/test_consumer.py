@@ -13,7 +13,7 @@ import pytest
 from foundry import files, gpg
 from foundry.errors import FoundryError
 from foundry.gpg import BadSignature
-from foundry.publish import flow, ledger
+from foundry.publish import consumer, flow, ledger
 from foundry.publish.consumer import Stale
 from foundry.publish.ledger import Broken
 from foundry.publish.stores import Missing
@@ -209,3 +209,26 @@ def test_a_skipped_check_is_noticed_even_where_its_publisher_has_signed_it(proje
         open_.show()
     with pytest.raises(Broken, match="does not say that every check has passed"):
         project.check()
+
+
+def test_a_lab_gets_what_a_channel_points_at(project: Project) -> None:
+    disk = consumer.published(project.settings, project.workspace, "stable")
+    assert disk.read_text() == "disk of 1\n" * 100
+    # Fetched once: what is served is not needed again, but the index is.
+    shutil.rmtree(project.store / "images")
+    assert consumer.published(project.settings, project.workspace, "stable") == disk
+    with pytest.raises(Missing):
+        consumer.published(project.settings, project.workspace, "candidate")
+    flip(disk, 5)
+    with pytest.raises(Broken, match="was changed after it was fetched"):
+        consumer.published(project.settings, project.workspace, "stable")
+
+
+def test_a_lab_of_a_name_that_is_none(tmp_path: Path) -> None:
+    project = Project.at(tmp_path)
+    with pytest.raises(FoundryError, match=r"no image stabel in foundry\.yml, and nothing is published") as caught:
+        consumer.published(project.settings, project.workspace, "stabel")
+    assert "images: debian-12" in (caught.value.hint or "")
+    project.publish("1", "stable")
+    with pytest.raises(FoundryError, match="no channel and no version stabel"):
+        consumer.published(project.settings, project.workspace, "stabel")

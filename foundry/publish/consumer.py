@@ -30,7 +30,7 @@ SEEN = "seen.json"
 class Stale(FoundryError):
     """A store serves something older than it has served before, or than it says is good."""
 
-    code = 10
+    code = 14
 
 
 @dataclass(frozen=True)

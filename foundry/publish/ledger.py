@@ -26,13 +26,13 @@ Action = Literal["publish", "promote", "rollback", "retire"]
 class Conflict(FoundryError):
     """Somebody else has changed the store meanwhile."""
 
-    code = 9
+    code = 12
 
 
 class Broken(FoundryError):
-    """A store's log or index contradicts itself."""
+    """What a store says does not fit together."""
 
-    code = 10
+    code = 13
 
 
 @dataclass(frozen=True)

@@ -94,5 +94,5 @@ def test_a_byte_of_what_is_served_is_another(build: Path) -> None:
         stream.seek(-1, 2)
         stream.write(bytes([byte ^ 1]))
     ended = inv(build, "verify-release", str(store), "--key", str(build.parent / "key.asc"), "--keep", str(build / "x"))
-    ended.refused(10, f"{disk.name} is not what SHA256SUMS says")
+    ended.refused(13, f"{disk.name} is not what SHA256SUMS says")
     assert not (build / "x").exists()

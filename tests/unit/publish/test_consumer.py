@@ -226,9 +226,9 @@ def test_a_lab_gets_what_a_channel_points_at(project: Project) -> None:
 
 def test_a_lab_of_a_name_that_is_none(tmp_path: Path) -> None:
     project = Project.at(tmp_path)
-    with pytest.raises(FoundryError, match=r"no image stabel in foundry\.yml, and nothing is published") as caught:
-        consumer.published(project.settings, project.workspace, "stabel")
+    with pytest.raises(FoundryError, match=r"no image unstable in foundry\.yml, and nothing is published") as caught:
+        consumer.published(project.settings, project.workspace, "unstable")
     assert "images: debian-12" in (caught.value.hint or "")
     project.publish("1", "stable")
-    with pytest.raises(FoundryError, match="no channel and no version stabel"):
-        consumer.published(project.settings, project.workspace, "stabel")
+    with pytest.raises(FoundryError, match="no channel and no version unstable"):
+        consumer.published(project.settings, project.workspace, "unstable")

@@ -146,6 +146,8 @@ def verify_release(
     public: the publisher's public key. keep: a folder for its files, which is made whole or not at all.
     Raises BadSignature, Broken, Stale, ConfigError, StoreError.
     """
+    if keep and keep.exists():
+        raise ConfigError(f"--keep: {keep} is there already", hint="name a folder that is to be made")
     with lock.held(workspace, "wait until it has ended"), tempfile.TemporaryDirectory(prefix="pf-") as name:
         scratch = Path(name)
         store = open_store(url)

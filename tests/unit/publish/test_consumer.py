@@ -60,6 +60,14 @@ def test_all_belongs_together(project: Project, tmp_path: Path) -> None:
     assert project.check("2") == lines[:4]
 
 
+def test_a_folder_that_is_there_is_left_alone(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mine").write_text("mine")
+    with pytest.raises(FoundryError, match=r"--keep: .*home is there already"):
+        project.check("candidate", keep=tmp_path / "home")
+    assert (tmp_path / "home" / "mine").read_text() == "mine"
+
+
 def test_a_channel_that_is_none(project: Project) -> None:
     with pytest.raises(FoundryError, match="no channel and no version beta") as caught:
         project.check("beta")

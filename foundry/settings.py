@@ -51,7 +51,8 @@ Uri = Annotated[str, StringConstraints(pattern=r"^(https?|file)://?[^\s\[\]]+$")
 SecureUri = Annotated[str, StringConstraints(pattern=r"^https://[^\s\[\]]+$")]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-ChannelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+CHANNEL = r"^[a-z][a-z0-9-]{0,30}$"
+ChannelName = Annotated[str, StringConstraints(pattern=CHANNEL)]
 Memory = Annotated[int, Field(ge=512, le=1024 * 1024)]
 Cpus = Annotated[int, Field(ge=1, le=256)]
 Seconds = Annotated[int, Field(ge=10, le=24 * 3600)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from foundry.publish import bundle, gate, ledger, signing
 from foundry.publish.bundle import Bundle
 from foundry.publish.ledger import Entry, State
 from foundry.publish.stores import Missing, Store, open_store
+from foundry.settings import CHANNEL
 from foundry.workspace import Workspace
 
 KEY = "key.asc"
@@ -85,6 +87,7 @@ def publish(
 
     manifest: of the image, if not the newest one. Raises Refused, Conflict, ConfigError, StoreError and others.
     """
+    _check_channel(channel)
     release = (
         image.load((workspace.root / manifest).parent)
         if manifest
@@ -141,6 +144,7 @@ def _publish_key(open_: Session) -> None:
 
 def promote(settings: Config, workspace: Workspace, version: str, *, channel: str, to: str | None) -> list[str]:
     """Point a channel at a version that is published; no image moves. Raises ConfigError where there is none."""
+    _check_channel(channel)
     with session(settings, workspace, to) as open_:
         title = _image_of(open_.state, version)
         before = open_.state.current(title, channel)
@@ -182,6 +186,13 @@ def _remove(store: Store, title: str, version: str) -> None:
     # What makes the version whole goes first.
     for name in sorted(store.names(folder), key=lambda n: (n != bundle.SIGNATURE, n != bundle.SUMS, n)):
         store.remove(f"{folder}/{name}")
+
+
+def _check_channel(name: str) -> None:
+    if not re.fullmatch(CHANNEL, name):
+        raise ConfigError(
+            f"--channel: {name!r} is no name of a channel", hint="1 to 31 of a-z, 0-9 and -, the first of them a letter"
+        )
 
 
 def _image_of(state: State, version: str) -> str:

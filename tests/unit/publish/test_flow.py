@@ -62,6 +62,15 @@ def test_without_a_key_nothing_is_begun(tmp_path: Path) -> None:
     assert not project.store.exists()
 
 
+@pytest.mark.parametrize("name", ["", "Stable", "1", "a b", "a/b", "../x", "a" * 32, "stable\n"])
+def test_a_channel_has_a_plain_name(project: Project, name: str) -> None:
+    with pytest.raises(ConfigError, match="is no name of a channel"):
+        project.publish("1", name)
+    with pytest.raises(ConfigError, match="is no name of a channel"):
+        flow.promote(project.settings, project.workspace, "1", channel=name, to=None)
+    assert not project.store.exists()
+
+
 def test_promote_and_rollback_move_pointers_only(project: Project) -> None:
     for version in ("1", "2"):
         project.publish(version)

@@ -89,6 +89,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def own_prefix() -> str:
+    """How names of this process's folders in /tmp begin: with its pid, which tells a leftover from what is in use."""
+    return f"pf-{os.getpid()}-"
+
+
 def need_space(folder: Path, bytes_needed: int, what: str) -> None:
     """Raise a FoundryError unless folder's file system has bytes_needed free for what."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from foundry import files
+
 # The kernel's limit for the path of a unix socket is 107 bytes; ssh appends some of its own while it makes one.
 _LONGEST = 80
 
@@ -13,7 +15,7 @@ _LONGEST = 80
 def make(folder: Path) -> Path:
     """A folder for the sockets of the machine whose folder this is."""
     own = folder.resolve()
-    return own if len(str(own)) <= _LONGEST else Path(tempfile.mkdtemp(prefix="pf-"))
+    return own if len(str(own)) <= _LONGEST else Path(tempfile.mkdtemp(prefix=files.own_prefix()))
 
 
 def remove(sockets: Path | None, folder: Path) -> None:

@@ -148,7 +148,10 @@ def verify_release(
     """
     if keep and keep.exists():
         raise ConfigError(f"--keep: {keep} is there already", hint="name a folder that is to be made")
-    with lock.held(workspace, "wait until it has ended"), tempfile.TemporaryDirectory(prefix="pf-") as name:
+    with (
+        lock.held(workspace, "wait until it has ended"),
+        tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name,
+    ):
         scratch = Path(name)
         store = open_store(url)
         consumer = Consumer(store, gpg.keyring(public, scratch), scratch, workspace.build / SEEN)
@@ -185,7 +188,7 @@ def published(settings: Config, workspace: Workspace, wanted: str) -> Path:
     Raises ConfigError where there is neither, nor an image of this name; else as verify_release does.
     """
     url = settings.publish.url(workspace.root) or str(workspace.store)
-    with tempfile.TemporaryDirectory(prefix="pf-") as name:
+    with tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name:
         scratch = Path(name)
         store = open_store(url)
         if store.size(ledger.INDEX) is None:

@@ -71,7 +71,7 @@ def session(settings: Config, workspace: Workspace, to: str | None) -> Iterator[
     """Open a store and read its state. to: its URL, if not the one in foundry.yml. Raises as its parts do."""
     store = open_store(to or settings.publish.url(workspace.root) or str(workspace.store))
     workspace.work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="pf-") as name:
+    with tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name:
         scratch = Path(name)
         with signing.key(settings, workspace, scratch) as key:
             keys = key.public(scratch / "own.gpg")

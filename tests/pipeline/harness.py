@@ -254,5 +254,6 @@ def guest_runs(build: Path) -> Callable[[], tuple[bool, object]]:
 
 
 def temporaries() -> set[Path]:
-    """What the tools of a build put into /tmp."""
-    return {p for pattern in ("mmdebstrap*", "packer*", "pf-*") for p in TEMPORARY.glob(pattern)}
+    """What a build and its tools have left in /tmp; not what another process that runs has there."""
+    ours = (p for p in TEMPORARY.glob("pf-*") if not Path("/proc", p.name.split("-")[1]).exists())
+    return {*ours, *(p for pattern in ("mmdebstrap*", "packer*") for p in TEMPORARY.glob(pattern))}

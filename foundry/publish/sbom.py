@@ -31,7 +31,7 @@ from spdx_tools.spdx.model.actor import Actor, ActorType
 from spdx_tools.spdx.model.checksum import Checksum, ChecksumAlgorithm
 from spdx_tools.spdx.model.document import CreationInfo, Document
 from spdx_tools.spdx.model.extracted_licensing_info import ExtractedLicensingInfo
-from spdx_tools.spdx.model.package import ExternalPackageRef, ExternalPackageRefCategory, Package, PackagePurpose
+from spdx_tools.spdx.model.package import ExternalPackageRef, ExternalPackageRefCategory, Package
 from spdx_tools.spdx.model.relationship import Relationship, RelationshipType
 from spdx_tools.spdx.model.spdx_no_assertion import SpdxNoAssertion
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
@@ -199,6 +199,8 @@ def _spdx_document(found: Contents) -> Document:
 
 def _spdx_image(manifest: Mapping[str, Any]) -> Package:
     first, *others = manifest["files"]
+    # No primary purpose: OPERATING_SYSTEM, as spdx-tools writes it, and OPERATING-SYSTEM, as the specification has it in
+    # 7.24, are each refused by some tools (https://github.com/spdx/tools-python/issues/827).
     also = "; ".join(f"the same disk as {row['name']}, sha256 {row['sha256']}" for row in others)
     return Package(
         spdx_id=_IMAGE,
@@ -212,7 +214,6 @@ def _spdx_image(manifest: Mapping[str, Any]) -> Package:
         license_declared=SpdxNoAssertion(),
         comment=also or None,
         external_references=[_spdx_purl(image_purl(manifest))],
-        primary_package_purpose=PackagePurpose.OPERATING_SYSTEM,
         built_date=datetime.fromisoformat(manifest["built"]).replace(tzinfo=None),
     )
 

@@ -72,6 +72,7 @@ def test_the_image_is_what_they_describe(written: Path) -> None:
     (package,) = (p for p in document["packages"] if p["SPDXID"] == described["relatedSpdxElement"])
     assert package["checksums"] == [{"algorithm": "SHA256", "checksumValue": digest}]
     assert package["packageFileName"] == DISK
+    assert "primaryPackagePurpose" not in package
 
 
 def test_another_image_has_other_numbers(found: Contents, written: Path) -> None:

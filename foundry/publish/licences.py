@@ -32,7 +32,6 @@ logging.getLogger(machine_readable.__name__).addHandler(logging.NullHandler())
 _DEBIAN_NAMES = {"expat": "MIT", "cc0": "CC0-1.0", "python-cnri": "CNRI-Python", "mit": None}
 _GNU = re.compile(r"(gpl|lgpl|agpl|gfdl|gfdl-niv)-(\d+(?:\.\d+)*)(\+?)")
 _EXCEPTION = re.compile(r"(\S+) with (\S+) exception", re.IGNORECASE)
-_TERM = re.compile(r"[^\s,()]+|[^\s,()]+ with .+", re.IGNORECASE)
 
 # PEP 639, appendix "Mapping License Classifiers to SPDX Identifiers": those that name one licence. Of what it calls
 # ambiguous ("BSD License", "Apache Software License", …) nothing may be inferred.
@@ -155,7 +154,7 @@ def _synopsis(synopsis: str, own: str, alone: dict[str, str]) -> tuple[str, dict
             return found
         # A name that the file does not explain may be none: "LGPL-2.1 or later".
         body = own if name == synopsis else alone.get(name.lower())
-        if not body or not _TERM.fullmatch(name):
+        if not body:
             raise _Unclear
         ref, texts[ref] = _reference(name, body)
         return ref

@@ -21,7 +21,6 @@ from packageurl import PackageURL
 
 import foundry
 from foundry import files, gpg
-from foundry.errors import FoundryError
 from foundry.publish.contents import purl_of, released
 from foundry.publish.version import File
 
@@ -33,10 +32,8 @@ PAYLOAD = "application/vnd.in-toto+json"
 BUILD_TYPE = "https://patroni-foundry.example.org/supply-chain/build-image/v1"
 
 
-class Malformed(FoundryError):
+class Malformed(gpg.BadSignature):
     """A file is no envelope, or the envelope holds no statement, of the kind that is wanted."""
-
-    code = 10
 
 
 def statement(manifest: Mapping[str, Any], subjects: Sequence[File], builder: str, ended: str) -> dict[str, Any]:

@@ -199,8 +199,8 @@ def _spdx_document(found: Contents) -> Document:
 
 def _spdx_image(manifest: Mapping[str, Any]) -> Package:
     first, *others = manifest["files"]
-    # No primary purpose: OPERATING_SYSTEM, as spdx-tools writes it, and OPERATING-SYSTEM, as the specification has it in
-    # 7.24, are each refused by some tools (https://github.com/spdx/tools-python/issues/827).
+    # No primary purpose: some tools refuse OPERATING_SYSTEM, which spdx-tools writes, others OPERATING-SYSTEM, which
+    # the specification has in 7.24 (https://github.com/spdx/tools-python/issues/827).
     also = "; ".join(f"the same disk as {row['name']}, sha256 {row['sha256']}" for row in others)
     return Package(
         spdx_id=_IMAGE,

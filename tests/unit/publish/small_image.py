@@ -25,6 +25,7 @@ Maintainer: Foo Team <foo@example.org>
 Architecture: amd64
 Source: foo
 Version: 1:1.0-1
+Depends: debconf-2.0
 Provides: debconf-2.0 (= 2)
 Description: foo
 

@@ -36,6 +36,7 @@ def test_what_dpkg_has_installed_and_what_is_in_the_venv(root: Path) -> None:
     }
     bash = found["bash"]
     assert (bash.version, bash.arch, bash.source) == ("5.2-2+b13", "amd64", "bash 5.2-2")
+    assert found["libfoo1"].file == "libfoo1_1.0-1_amd64.deb"
     assert (bash.file, bash.sha256) == ("bash_5.2-2+b13_amd64.deb", sha("bash"))
     assert (bash.supplier, bash.maintainer) == ("Debian", "Matthias Klose <doko@debian.org>")
     assert (bash.homepage, bash.summary) == ("https://www.gnu.org/software/bash", "GNU Bourne Again SHell")
@@ -85,6 +86,8 @@ def test_depends_are_met_by_the_first_alternative_or_by_who_provides_it(root: Pa
     # "debconf" is not there and "debconf-2.0" is libfoo1's; "awk" is mawk's; nobody has "libgone".
     assert found["bash"].needs == (found["libfoo1"].purl, found["mawk"].purl)
     assert found["consul"].needs == (found["bash"].purl,)
+    # What it provides itself is no other package.
+    assert found["libfoo1"].needs == ()
 
 
 def test_modules_need_what_their_extras_and_the_target_ask_for(root: Path) -> None:

@@ -21,6 +21,7 @@ NASTY = (
     "`backtick` [link](https://example.org) | # *star*",
     "line\nbreak\r\n\r\n# heading",
     "</svg></style></title>",
+    r"\1 \g<0> \n",
 )
 
 MANIFEST: dict[str, Any] = {

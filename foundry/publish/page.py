@@ -97,7 +97,9 @@ def render(
     disks = {str(row["name"]) for row in manifest["files"]}
     licences = licences or {}
     packages = sorted(manifest["packages"], key=lambda p: (str(p["name"]), str(p["arch"])))
-    wheels = [(*diffs.python_package(str(w["name"])), str(w["name"])) for w in manifest["wheels"]]
+    # Others were needed to build with, and are in no image.
+    shipped = [str(w["name"]) for w in manifest["wheels"] if w.get("shipped", True)]
+    wheels = [(*diffs.python_package(name), name) for name in shipped]
     known = [licences[k] for k in (*(str(p["name"]) for p in packages), *(w[2] for w in wheels)) if k in licences]
     return _filled(
         "page.html.j2",

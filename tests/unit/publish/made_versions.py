@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from foundry.evidence import Boot, Unit
 from foundry.publish.version import File, Version
 
 NASTY = (
@@ -56,6 +57,21 @@ MANIFEST: dict[str, Any] = {
     },
     "tools": {"mke2fs": "mke2fs 1.47.0 (5-Feb-2023)", "python": "3.11.2"},
 }
+
+BOOT = Boot(
+    phase="booted",
+    kernel=8000,
+    initrd=0,
+    userspace=40000,
+    units=(
+        Unit("cloud-init.service", 10000, 20000),
+        Unit("network.target", 20000, 20000),
+        Unit("patroni.service", 40000, 45000),
+        Unit("stuck.service", 47000, None),
+    ),
+    chain=("patroni.service", "cloud-init.service"),
+    milestones={"Patroni leads": 50000},
+)
 
 
 def manifest() -> dict[str, Any]:

@@ -1,0 +1,243 @@
+"""A store that is a folder of this host, or of a file system that is mounted here: any web server can serve it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from foundry import files
+from foundry.errors import CorruptArtifact
+from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, StoreError, Taken, checked
+
+_CHUNK = 1 << 20
+
+
+class LocalStore:
+    """The store in a folder, which is made where it is missing when something is written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().resolve()
+        self.url = self.root.as_uri()
+
+    def size(self, path: str) -> int | None:
+        """See Store."""
+        with self._named(path) as target:
+            return target.stat().st_size if target.is_file() else None
+
+    def read(self, path: str) -> bytes:
+        """See Store."""
+        with self._named(path) as target:
+            return target.read_bytes()
+
+    def names(self, folder: str) -> list[str]:
+        """See Store."""
+        with self._named(folder) as target:
+            if not target.is_dir():
+                return []
+            found = [p for p in target.iterdir() if not p.name.startswith(".")]
+            return sorted(p.name + ("/" if p.is_dir() else "") for p in found)
+
+    def download(self, path: str, target: Path) -> None:
+        """See Store."""
+        with self._named(path) as source:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+            try:
+                with os.fdopen(handle, "wb") as sink, source.open("rb") as stream:
+                    shutil.copyfileobj(stream, sink, _CHUNK)
+                os.chmod(name, 0o644)
+                os.replace(name, target)
+            finally:
+                Path(name).unlink(missing_ok=True)
+
+    def upload(self, source: Path, path: str, digest: str) -> int:
+        """See Store. Raises StoreError as well where somebody else uploads the same file now."""
+        size = source.stat().st_size
+        with self._named(path) as target:
+            if self.size(path) == size:
+                return 0
+            with self._claimed(self._incoming() / digest) as partial:
+                # Whoever held the claim before may have finished.
+                if self.size(path) == size:
+                    partial.unlink()
+                    return 0
+                sent = self._fill(source, size, partial, digest)
+                partial.chmod(0o644)
+                self._folder(target.parent)
+                os.replace(partial, target)
+                _sync(target.parent)
+                return sent
+
+    def _fill(self, source: Path, size: int, partial: Path, digest: str) -> int:
+        """Make partial as long as source, and certain that it has this digest; returns the bytes copied."""
+        resumed = partial.stat().st_size
+        sent = self._append(source, size, partial, resumed if resumed <= size else 0)
+        if files.sha256(partial) == digest:
+            return sent
+        if resumed:
+            sent += self._append(source, size, partial, 0)
+            if files.sha256(partial) == digest:
+                return sent
+        partial.unlink()
+        what = (
+            "changed since its digest was taken" if files.sha256(source) != digest else f"arrived damaged in {self.url}"
+        )
+        raise CorruptArtifact(f"{source.name} {what}", hint="run it again; if it happens again, check the disk")
+
+    def _append(self, source: Path, size: int, partial: Path, offset: int) -> int:
+        free = shutil.disk_usage(partial.parent).free
+        if free < size - offset:
+            raise self._full(size - offset, free)
+        with partial.open("r+b") as sink, source.open("rb") as stream:
+            sink.truncate(offset)
+            sink.seek(offset)
+            stream.seek(offset)
+            try:
+                shutil.copyfileobj(stream, sink, _CHUNK)
+                sink.flush()
+                os.fsync(sink.fileno())
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    # Others may need the space, and nobody can go on before there is more.
+                    sink.truncate(0)
+                    raise self._full(size - offset, 0) from error
+                raise
+            return stream.tell() - offset
+
+    def replace(self, path: str, data: bytes) -> None:
+        """See Store."""
+        with self._named(path) as target, self._written(data) as new:
+            self._folder(target.parent)
+            os.replace(new, target)
+            _sync(target.parent)
+
+    def create(self, path: str, data: bytes) -> None:
+        """See Store."""
+        with self._named(path) as target, self._written(data) as new:
+            self._folder(target.parent)
+            try:
+                os.link(new, target)
+            except FileExistsError:
+                raise Taken(f"{path} is in {self.url} already") from None
+            _sync(target.parent)
+
+    def remove(self, path: str) -> None:
+        """See Store."""
+        with self._named(path) as target:
+            target.unlink(missing_ok=True)
+            for folder in target.parents:
+                if folder == self.root or not folder.is_relative_to(self.root):
+                    break
+                try:
+                    folder.rmdir()
+                except FileNotFoundError:
+                    continue
+                except OSError:
+                    break
+
+    def sweep(self, days: float = UNFINISHED_DAYS) -> list[str]:
+        """See Store."""
+        oldest, swept = time.time() - days * 86400, []
+        with self._explained(INCOMING):
+            folder = self.root / INCOMING
+            for left in sorted(folder.iterdir()) if folder.is_dir() else []:
+                with suppress(FileNotFoundError):
+                    if left.stat().st_mtime <= oldest:
+                        left.unlink()
+                        swept.append(left.name)
+        return swept
+
+    def close(self) -> None:
+        """See Store."""
+
+    @contextmanager
+    def _named(self, path: str) -> Iterator[Path]:
+        """The file of a path; what goes wrong with it is told in the words of a store."""
+        with self._explained(checked(path)):
+            yield self.root / path
+
+    @contextmanager
+    def _explained(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise Missing(f"{self.url} has no {path}: {error.filename}") from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise self._full(None, 0) from error
+            raise StoreError(
+                f"{self.url}: {path}: {error.strerror or error}",
+                details=error.filename and str(error.filename),
+                hint="may this user write there, and is it one file system?",
+            ) from error
+
+    def _full(self, needed: int | None, free: int) -> StoreError:
+        needs = f" and needs {files.human(needed)}" if needed is not None else ""
+        return StoreError(
+            f"the disk of {self.url} is full: it has {files.human(free)} free{needs}",
+            hint="free some space there, or keep fewer versions; what is served is as it was before",
+        )
+
+    def _folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in (folder, *folder.parents):
+            if made.is_relative_to(self.root):
+                _sync(made)
+
+    def _incoming(self) -> Path:
+        folder = self.root / INCOMING
+        if not folder.is_dir():
+            self._folder(self.root)
+            # A web server must not serve what is in it.
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    @contextmanager
+    def _claimed(self, partial: Path) -> Iterator[Path]:
+        """Hold partial, which is made where it is missing, against others who upload the same file."""
+        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between open and lock it may have become the finished file, which nobody may write to.
+            if not partial.exists() or not os.path.samestat(os.fstat(handle), partial.stat()):
+                raise BlockingIOError
+            yield partial
+        except BlockingIOError:
+            raise StoreError(
+                f"somebody else uploads the same file to {self.url} now",
+                hint="wait until that has ended; then run it again",
+            ) from None
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def _written(self, data: bytes) -> Iterator[Path]:
+        """A new file with data, to be moved or linked to its place."""
+        handle, name = tempfile.mkstemp(dir=self._incoming())
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(name, 0o644)
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make what was renamed in a folder outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -95,21 +95,21 @@ class LocalStore:
         free = shutil.disk_usage(partial.parent).free
         if free < size - offset:
             raise self._full(size - offset, free)
-        with partial.open("r+b") as sink, source.open("rb") as stream:
-            sink.truncate(offset)
-            sink.seek(offset)
-            stream.seek(offset)
-            try:
+        try:
+            with partial.open("r+b") as sink, source.open("rb") as stream:
+                sink.truncate(offset)
+                sink.seek(offset)
+                stream.seek(offset)
                 shutil.copyfileobj(stream, sink, _CHUNK)
                 sink.flush()
                 os.fsync(sink.fileno())
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    # Others may need the space, and nobody can go on before there is more.
-                    sink.truncate(0)
-                    raise self._full(size - offset, 0) from error
+                return stream.tell() - offset
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            return stream.tell() - offset
+            # Others may need the space, and nobody can go on before there is more.
+            os.truncate(partial, 0)
+            raise self._full(size - offset, shutil.disk_usage(partial.parent).free) from error
 
     def replace(self, path: str, data: bytes) -> None:
         """See Store."""

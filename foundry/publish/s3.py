@@ -148,7 +148,7 @@ class S3Store:
 
     def remove(self, path: str) -> None:
         """See Store. A bucket has no folders."""
-        with self._explained(path):
+        with self._explained(checked(path)):
             self._client.delete_object(**self._at(path))
 
     def sweep(self, days: float = UNFINISHED_DAYS) -> list[str]:
@@ -179,16 +179,17 @@ class S3Store:
     # uploads
 
     def _send_parts(self, source: Path, path: str, size: int) -> int:
-        """Upload in parts, without those that the newest unfinished upload has already; returns the bytes sent."""
+        """Upload in parts, without those that an unfinished upload has already; returns the bytes sent."""
         length = part_length(size, self._options.part_size)
-        upload, have = self._unfinished(path)
+        upload, have = self._unfinished(source, path, length)
         wanted: dict[int, str] = {}
         sent = 0
         try:
             with source.open("rb") as stream:
                 for number, data in enumerate(iter(lambda: stream.read(length), b""), 1):
-                    wanted[number] = hashlib.md5(data, usedforsecurity=False).hexdigest()
-                    if have.get(number) != wanted[number]:
+                    if number in have:
+                        wanted[number] = have[number]
+                    else:
                         wanted[number] = self._send_part(path, upload, number, data)
                         sent += len(data)
             listed = self._parts(path, upload)
@@ -206,16 +207,17 @@ class S3Store:
             raise
         return sent
 
-    def _unfinished(self, path: str) -> tuple[str, dict[int, str]]:
+    def _unfinished(self, source: Path, path: str, length: int) -> tuple[str, dict[int, str]]:
         """An upload to go on with, a new one where there is none, and the parts that it has."""
-        key = self._at(path)["Key"]
-        old = [u for u in self._uploads(key) if u["Key"] == key]
-        if old:
-            newest = max(old, key=lambda u: u["Initiated"])["UploadId"]
-            return newest, self._parts(path, newest)
-        made = self._client.create_multipart_upload(
-            **self._at(path), CacheControl=_IMMUTABLE, ContentType=content_type(path)
-        )
+        at = self._at(path)
+        old = [u for u in self._uploads(at["Key"]) if u["Key"] == at["Key"]]
+        for upload in sorted(old, key=lambda u: u["Initiated"], reverse=True):
+            have = self._parts(path, upload["UploadId"])
+            if _are_of(source, length, have):
+                return upload["UploadId"], have
+            # Damaged, or of another file. Not every service lists a part that was sent twice as it is now.
+            self._client.abort_multipart_upload(**at, UploadId=upload["UploadId"])
+        made = self._client.create_multipart_upload(**at, CacheControl=_IMMUTABLE, ContentType=content_type(path))
         return made["UploadId"], {}
 
     def _uploads(self, prefix: str) -> list[dict[str, Any]]:
@@ -371,6 +373,16 @@ def part_length(size: int, least: int) -> int:
     """The length of the parts of a file, the same at every try: least, or more where those would be too many."""
     mebibytes = -(-size // _MOST_PARTS) + (1 << 20) - 1 >> 20
     return max(least, mebibytes << 20)
+
+
+def _are_of(source: Path, length: int, parts: dict[int, str]) -> bool:
+    """Whether parts, numbers to MD5, are those of a file in parts of this length."""
+    with source.open("rb") as stream:
+        for number, tag in parts.items():
+            stream.seek((number - 1) * length)
+            if hashlib.md5(stream.read(length), usedforsecurity=False).hexdigest() != tag:
+                return False
+    return True
 
 
 def content_type(path: str) -> str:

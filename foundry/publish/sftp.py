@@ -186,7 +186,9 @@ class SftpStore:
         """Make the folder for what is not whole yet, which a web server must not serve."""
         if not self._prepared:
             # A batch ends with the first line that fails: an old folder stays as it is.
-            self._session.ask(f"mkdir {INCOMING}", f"chmod 700 {INCOMING}")
+            answer = self._session.ask(f"mkdir {INCOMING}", f"chmod 700 {INCOMING}")
+            if answer.returncode != 0 and self._session.ask(f"cd {INCOMING}").returncode != 0:
+                raise self._session.refused(answer)
             self._prepared = True
 
     def _free(self) -> int | None:

@@ -142,7 +142,7 @@ def open_store(url: str, options: Options | None = None) -> Store:
     # Names of folders may have a colon; a scheme is what has "://" after it.
     scheme = url.split("://", 1)[0].lower() if "://" in url else ""
     make = BACKENDS.get(scheme)
-    if make is None or not url or any(ord(c) < 32 or ord(c) == 127 for c in url):
+    if make is None or not url or url.startswith("://") or any(ord(c) < 32 or ord(c) == 127 for c in url):
         raise _bad(url, "it is none of a store")
     try:
         password = urllib.parse.urlsplit(url).password if scheme else None

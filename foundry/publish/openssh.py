@@ -22,6 +22,8 @@ from foundry.publish.stores import Options, StoreError
 from foundry.run import Process, Result
 
 _LOST = 255
+# The kernel's limit for the path of a unix socket is 107 bytes; ssh appends some of its own while it makes one.
+_LONGEST = 70
 # A line so slow that it is taken for a broken one, in bytes a second.
 _SLOWEST = 32 << 10
 
@@ -147,8 +149,11 @@ class Session:
             return
         self.close()
         run.find("ssh", "openssh-client")
-        # Short, since the path of a socket may not be long.
-        self._sockets = Path(tempfile.mkdtemp(prefix="pf-"))
+        scratch = self._options.scratch
+        if scratch:
+            scratch.mkdir(parents=True, exist_ok=True)
+        short = scratch is not None and len(str(scratch.resolve())) <= _LONGEST
+        self._sockets = Path(tempfile.mkdtemp(dir=scratch.resolve() if scratch and short else None, prefix="pf-"))
         ended = threading.Event()
         words = ["ssh", *self._words("-o", "ControlMaster=yes", "-N", "-T"), "--", self._address.host]
         self._master = Process(words, name="ssh-store")

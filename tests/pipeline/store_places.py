@@ -111,7 +111,14 @@ class Place:
         s3 = self.s3
         return sum(p["Size"] for u in self._uploads() for p in s3.list_parts(**u).get("Parts", []))
 
-    def spoil(self) -> None:
+    def partial(self) -> int | None:
+        """How large the unfinished file of a store on this host's disk is now."""
+        try:
+            return next((p.stat().st_size for p in self._partials()), None) if self.root else None
+        except FileNotFoundError:
+            return None
+
+    def spoil(self, source: Path) -> None:
         """Change a byte of what has arrived of the one unfinished file."""
         if self.root:
             (partial,) = self._partials()
@@ -121,8 +128,14 @@ class Place:
                 stream.seek(1000)
                 stream.write(bytes([byte[0] ^ 1]))
             return
+        # SeaweedFS keeps a part that is sent twice in both forms: so this is an upload of somebody else's.
         (upload,) = self._uploads()
-        self.s3.upload_part(**upload, PartNumber=1, Body=bytes(PART))
+        self.s3.abort_multipart_upload(**upload)
+        upload["UploadId"] = self.s3.create_multipart_upload(Bucket=BUCKET, Key=upload["Key"])["UploadId"]
+        data = bytearray(source.read_bytes()[: 2 * PART])
+        data[1000] ^= 1
+        for number in (1, 2):
+            self.s3.upload_part(**upload, PartNumber=number, Body=bytes(data[(number - 1) * PART : number * PART]))
 
 
 class Publisher:
@@ -176,11 +189,10 @@ class Publisher:
 
 
 @contextmanager
-def watched(place: Place, path: str) -> Iterator[set[int | None]]:
-    """The sizes that a file is seen to have meanwhile."""
+def watched(ask: Callable[[], int | None]) -> Iterator[set[int | None]]:
+    """All that is answered meanwhile."""
     seen: set[int | None] = set()
     over = threading.Event()
-    ask = place.size_now(path)
 
     def look() -> None:
         while not over.wait(0.001):

@@ -118,7 +118,7 @@ def test_killed_upload_goes_on(place: Place) -> None:
     store = place.open()
     store.replace("index.asc", b"the release before")
     source, digest = place.source()
-    with watched(place, DISK) as seen:
+    with watched(place.size_now(DISK)) as seen:
         with Publisher(place, "upload", "one", source=source, path=DISK, digest=digest) as publisher:
             publisher.at(lambda: place.arrived() >= 2 * PART, "something has arrived")
             publisher.kill()
@@ -127,7 +127,10 @@ def test_killed_upload_goes_on(place: Place) -> None:
         assert store.read("index.asc") == b"the release before"
         left = place.arrived()
         assert 2 * PART <= left < place.large
-        sent = store.upload(source, DISK, digest)
+        with watched(place.partial) as growing:
+            sent = store.upload(source, DISK, digest)
+    # It grew, and was not begun anew.
+    assert min((size for size in growing if size is not None), default=left) >= left
     assert 0 < sent <= place.large - left
     assert sha256(place.now(DISK)) == digest
     assert seen <= {None, place.large}
@@ -142,9 +145,10 @@ def test_what_was_damaged_is_sent_anew(place: Place) -> None:
         publisher.at(lambda: place.arrived() >= 2 * PART, "something has arrived")
         publisher.kill()
     clients_ended(place)
+    place.spoil(source)
     left = place.arrived()
-    place.spoil()
-    with watched(place, DISK) as seen:
+    assert left >= 2 * PART
+    with watched(place.size_now(DISK)) as seen:
         sent = store.upload(source, DISK, digest)
     assert sent >= place.large - left + PART
     assert sha256(place.now(DISK)) == digest
@@ -200,7 +204,7 @@ def test_of_several_who_create_one_wins(place: Place) -> None:
 def test_two_who_upload_the_same(place: Place) -> None:
     """One wins, or both; the other says so; the file is whole from the moment when it is there."""
     source, digest = place.source()
-    with watched(place, DISK) as seen, ExitStack() as stack:
+    with watched(place.size_now(DISK)) as seen, ExitStack() as stack:
         order = {"source": source, "path": DISK, "digest": digest}
         both = [stack.enter_context(Publisher(place, "upload", f"{n}", go=False, **order)) for n in range(2)]
         for each in both:

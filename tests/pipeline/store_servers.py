@@ -5,7 +5,6 @@ Nothing is installed on the host: Debian's packages would start their servers. T
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -314,8 +313,3 @@ def nginx(found: Programs, folder: Path, root: Path, server: str) -> Iterator[st
         yield f"http://127.0.0.1:{port}"
     finally:
         running.kill()
-
-
-def told(text: str) -> dict[str, object]:
-    """The last line of a publisher's output."""
-    return dict(json.loads(text.splitlines()[-1]))

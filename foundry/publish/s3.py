@@ -260,35 +260,45 @@ class S3Store:
 
     def _need_conditions(self) -> None:
         """Try whether the service honours If-None-Match, also of those who write at the same moment."""
-        if self._creates:
-            return
+        attempt = 0
+        while not self._creates:
+            attempt += 1
+            try:
+                won, last = self._race()
+            except ClientError as error:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                if status >= 500 and status != 501 and attempt < _TRIES:
+                    continue
+                # RFC 9110: what a server answers that does not know, or take, such a request.
+                if status not in (400, 405, 501):
+                    raise
+                won, last = 0, str(error.response["Error"]["Code"])
+            if won != 1 or last not in _TAKEN:
+                raise StoreError(
+                    f"{self.url}: this service does not honour If-None-Match",
+                    details=f"of {_TRIES} who made one object at once {won} were told that they did; "
+                    f"one after them was told {last or 'so, too'}",
+                    hint="two who publish at once could undo each other's work; docs/stores.md names services that have it",
+                )
+            self._creates = True
+
+    def _race(self) -> tuple[int, str]:
+        """How many of several who make one object at once are told that they did, and what one after them is told."""
         path = f"{INCOMING}/probe-{secrets.token_hex(8)}"
         together = threading.Barrier(_TRIES)
 
-        def race(data: bytes) -> str:
+        def run(data: bytes) -> str:
             together.wait(self._options.timeout)
             return self._put_new(path, data)
 
         try:
             with ThreadPoolExecutor(_TRIES) as pool:
-                won = list(pool.map(race, (bytes([n]) for n in range(_TRIES)))).count("")
+                won = list(pool.map(run, (bytes([n]) for n in range(_TRIES)))).count("")
             if not won:
                 won += self._put_new(path, b"later") == ""
-            last = self._put_new(path, b"last")
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _REFUSED:
-                raise
-            won, last = 0, str(error.response["Error"]["Code"])
+            return won, self._put_new(path, b"last")
         finally:
             self._client.delete_object(**self._at(path))
-        if won != 1 or last not in _TAKEN:
-            raise StoreError(
-                f"{self.url}: this service does not honour If-None-Match",
-                details=f"of {_TRIES} who made one object at once {won} were told that they did; "
-                f"one after them was told {last or 'so, too'}",
-                hint="two who publish at once could undo each other's work; docs/stores.md names services that have it",
-            )
-        self._creates = True
 
     # how it speaks with the service
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from foundry.errors import ConfigError, FoundryError
+from foundry import files
+from foundry.errors import ConfigError, CorruptArtifact, FoundryError
 
 INCOMING = ".incoming"
 """The folder of a store in which files are until they are whole: no path of a reader leads there."""
@@ -131,6 +132,13 @@ def checked(path: str) -> str:
         f"{path[:_LONGEST_PATH]!r} is no path in a store",
         hint="letters, digits and ._+~%:=@,- with / between; each name begins with a letter, a digit, _ or +",
     )
+
+
+def damaged(source: Path, digest: str, url: str) -> CorruptArtifact:
+    """The error for a file that the store of a URL has otherwise than its digest says: here or there, it tells."""
+    changed = files.sha256(source) != digest
+    what = "changed since its digest was taken" if changed else f"arrived damaged in {url}"
+    return CorruptArtifact(f"{source.name} {what}", hint="run it again; if it happens again, check the disk")
 
 
 def open_store(url: str, options: Options | None = None) -> Store:

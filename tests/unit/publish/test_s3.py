@@ -203,6 +203,16 @@ def test_service_that_refuses_conditions_by_an_error(store: S3Store, answers: St
     assert "NotImplemented" in (caught.value.details or "")
 
 
+def test_service_that_is_out_of_order_is_not_called_unfit(store: S3Store, answers: Stubber) -> None:
+    with Stubber(store._hasty) as hasty:
+        for _ in range(16):
+            hasty.add_client_error("put_object", "InternalError", http_status_code=500)
+        for _ in range(4):
+            answers.add_response("delete_object", {})
+        with pytest.raises(StoreError, match="refused: InternalError"):
+            store.create("log/1", b"x")
+
+
 def test_conflict_is_tried_again(store: S3Store, answers: Stubber, monkeypatch: pytest.MonkeyPatch) -> None:
     store._creates = True
     monkeypatch.setattr("time.sleep", lambda _: None)

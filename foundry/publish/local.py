@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from foundry import files
-from foundry.errors import CorruptArtifact
-from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, StoreError, Taken, checked
+from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, StoreError, Taken, checked, damaged
 
 _CHUNK = 1 << 20
 
@@ -86,10 +85,7 @@ class LocalStore:
             if files.sha256(partial) == digest:
                 return sent
         partial.unlink()
-        what = (
-            "changed since its digest was taken" if files.sha256(source) != digest else f"arrived damaged in {self.url}"
-        )
-        raise CorruptArtifact(f"{source.name} {what}", hint="run it again; if it happens again, check the disk")
+        raise damaged(source, digest, self.url)
 
     def _append(self, source: Path, size: int, partial: Path, offset: int) -> int:
         free = shutil.disk_usage(partial.parent).free

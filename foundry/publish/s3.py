@@ -34,9 +34,8 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from foundry import files
 from foundry.errors import ConfigError, CorruptArtifact
-from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, Options, StoreError, Taken, checked
+from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, Options, StoreError, Taken, checked, damaged
 
 # S3's limit (User Guide, "Amazon S3 multipart upload limits").
 _MOST_PARTS = 10_000
@@ -122,9 +121,7 @@ class S3Store:
         self._stream(path, found.update)
         if found.hexdigest() != digest:
             self.remove(path)
-            changed = files.sha256(source) != digest
-            what = "changed since its digest was taken" if changed else f"arrived damaged in {self.url}"
-            raise CorruptArtifact(f"{source.name} {what}", hint="run it again; if it happens again, check the disk")
+            raise damaged(source, digest, self.url)
         return sent
 
     def replace(self, path: str, data: bytes) -> None:
@@ -260,14 +257,12 @@ class S3Store:
 
     def _need_conditions(self) -> None:
         """Try whether the service honours If-None-Match, also of those who write at the same moment."""
-        attempt = 0
-        while not self._creates:
-            attempt += 1
+        for attempt in range(0 if self._creates else _TRIES):
             try:
                 won, last = self._race()
             except ClientError as error:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                if status >= 500 and status != 501 and attempt < _TRIES:
+                if status >= 500 and status != 501 and attempt + 1 < _TRIES:
                     continue
                 # RFC 9110: what a server answers that does not know, or take, such a request.
                 if status not in (400, 405, 501):
@@ -278,9 +273,10 @@ class S3Store:
                     f"{self.url}: this service does not honour If-None-Match",
                     details=f"of {_TRIES} who made one object at once {won} were told that they did; "
                     f"one after them was told {last or 'so, too'}",
-                    hint="two who publish at once could undo each other's work; docs/stores.md names services that have it",
+                    hint="two who publish at once could undo each other's work; docs/stores.md names fit services",
                 )
             self._creates = True
+            return
 
     def _race(self) -> tuple[int, str]:
         """How many of several who make one object at once are told that they did, and what one after them is told."""
@@ -323,8 +319,8 @@ class S3Store:
             s3={"addressing_style": "path"} if endpoint else {},
         )
         try:
-            session = boto3.session.Session()
-            return session.client("s3", endpoint_url=endpoint, region_name=self._options.region or None, config=config)
+            region = self._options.region or None
+            return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
         except (ValueError, BotoCoreError) as error:
             raise ConfigError(
                 f"{self.url}: {error}", hint="publish.endpoint is the service's URL, https:// included"

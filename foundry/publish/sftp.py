@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foundry import files
-from foundry.errors import CorruptArtifact
 from foundry.publish.openssh import Address, Session
-from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, Options, StoreError, Taken, checked
+from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, Options, StoreError, Taken, checked, damaged
 from foundry.run import Result
 
 # A line of sftp's own `ls -ln`: mode, links, owner, group, size, time, path.
@@ -80,9 +79,7 @@ class SftpStore:
                 whole = self._arrived(folder, partial, size, digest)
         if not whole:
             self._session.ask(f"rm {partial}")
-            changed = files.sha256(source) != digest
-            what = "changed since its digest was taken" if changed else f"arrived damaged in {self.url}"
-            raise CorruptArtifact(f"{source.name} {what}", hint="run it again; if it happens again, check the disk")
+            raise damaged(source, digest, self.url)
         self._session.do(*_made(path), f"chmod 644 {partial}", f"rename {partial} {path}")
         return sent
 

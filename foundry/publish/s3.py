@@ -152,12 +152,11 @@ class S3Store:
         """See Store."""
         oldest, swept = time.time() - days * 86400, []
         with self._explained(INCOMING):
-            for upload in self._uploads(self._prefix):
-                if upload["Initiated"].timestamp() <= oldest:
-                    self._client.abort_multipart_upload(
-                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
-                    swept.append(str(upload["Key"]).removeprefix(self._prefix))
+            for left in self._uploads(self._prefix):
+                if left["Initiated"].timestamp() <= oldest:
+                    at = {"Bucket": self._bucket, "Key": left["Key"]}
+                    self._client.abort_multipart_upload(**at, UploadId=left["UploadId"])
+                    swept.append(str(left["Key"]).removeprefix(self._prefix))
             listing = self._client.get_paginator("list_objects_v2")
             for page in listing.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{INCOMING}/"):
                 for entry in page.get("Contents", ()):
@@ -331,8 +330,7 @@ class S3Store:
 
     def _stream(self, path: str, write: Callable[[bytes], object]) -> None:
         """Give an object's bytes to write, going on where a connection broke."""
-        offset = 0
-        part: dict[str, str] = {}
+        offset, part = 0, dict[str, str]()
         with self._explained(path):
             for attempt in range(_TRIES):
                 try:

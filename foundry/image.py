@@ -156,11 +156,14 @@ def _installed(raw: Path, scratch: Path, parts: Parts) -> list[dict[str, str]]:
     return found
 
 
-def _wheels(workspace: Workspace) -> list[dict[str, str]]:
+def _wheels(workspace: Workspace) -> list[dict[str, Any]]:
+    """Each locked Python file that the packages were built with; shipped: whether it is in patroni-venv itself."""
     known = files.read_json(workspace.wheels / "known.json") or {}
-    digests = {d for lock in deb.LOCKS for ds in wheels.locked(workspace.requirements / lock).values() for d in ds}
-    rows = [{"name": n, "sha256": files.sha256(workspace.wheels / n)} for n in sorted(known.values())]
-    return [row for row in rows if row["sha256"] in digests]
+    build, venv = (
+        {d for digests in wheels.locked(workspace.requirements / lock).values() for d in digests} for lock in deb.LOCKS
+    )
+    rows = [(name, files.sha256(workspace.wheels / name)) for name in sorted(known.values())]
+    return [{"name": n, "sha256": d, "shipped": d in venv} for n, d in rows if d in build | venv]
 
 
 def _inputs(parts: Parts, workspace: Workspace) -> dict[str, Any]:

@@ -145,6 +145,7 @@ class Publish(Section):
     key_file: FilePath | None = None
     passphrase_file: FilePath | None = None
     valid_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    builder: Uri | None = None
 
     def url(self, project: Path) -> str | None:
         """Where to publish; a path is relative to the project's folder, as those of other settings are."""

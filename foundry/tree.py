@@ -12,6 +12,7 @@ from foundry.errors import CorruptArtifact
 from foundry.run import capture
 
 SECTOR = 512
+MAX_LINKS = 40  # path_resolution(7)
 _ROOT_TYPES = {
     "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709",  # root, x86-64, as the Discoverable Partitions Specification says
     "0FC63DAF-8483-4772-8E79-3D69D8477DE4",  # Linux file system
@@ -76,6 +77,34 @@ def dump(disk: Path, source: str, target: Path) -> Path:
             f"{disk.name}: {source} cannot be read: {wrong[0]}", details="\n".join(wrong[:4]), log=result.log
         )
     return target
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """Where a path of the image lies below root, its symbolic links followed as the image itself would follow them.
+
+    None where there is nothing, or where links go round. Nothing outside of root is ever looked at.
+    """
+    left, at, links = name.split("/"), root, 0
+    while left:
+        part = left.pop(0)
+        if part in ("", "."):
+            continue
+        if part == "..":
+            at = at if at == root else at.parent
+            continue
+        path = at / part
+        if not path.is_symlink():
+            if not path.exists():
+                return None
+            at = path
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            return None
+        target = str(path.readlink())
+        at = root if target.startswith("/") else at
+        left = target.split("/") + left
+    return at
 
 
 def boot_files(disk: Path, target: Path) -> tuple[Path, Path | None]:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import yaml
 
-from foundry import files, log, residue, run, tree
+from foundry import evidence, files, log, residue, run, tree
 from foundry.errors import CommandFailed, CorruptArtifact, FoundryError, GuestError, VerifyError
 from foundry.machine import MAKERS, Accelerator, Firmware, Machine, Spec, kvm, ssh
 from foundry.machine.seed import NodeSeed, StaticAddress
@@ -58,7 +58,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known about one image after it was booted. image and suite: sha256. started, ended: UTC, ISO 8601."""
+    """What is known about one image after it was booted. image and suite: sha256. started, ended: UTC, ISO 8601.
+
+    evidence: the sha256 of each file that was kept beside it (foundry/evidence.py), by its kind.
+    """
 
     image: str
     file: str
@@ -73,6 +76,7 @@ class Verdict:
     reboot_seconds: float | None
     seconds: float
     outcomes: tuple[Outcome, ...] = field(default=())
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[Outcome]:
@@ -102,7 +106,9 @@ def load(path: Path) -> Verdict | None:
     try:
         outcomes = tuple(Outcome(**o) for o in value["outcomes"])
         datetime.fromisoformat(value["ended"])
-        return Verdict(**{k: v for k, v in value.items() if k not in ("passed", "outcomes")}, outcomes=outcomes)
+        kept = dict(value.get("evidence", {}))
+        rest = {k: v for k, v in value.items() if k not in ("passed", "outcomes", "evidence")}
+        return Verdict(**rest, outcomes=outcomes, evidence=kept)
     except (TypeError, KeyError, AttributeError, ValueError):
         return None
 
@@ -124,23 +130,25 @@ def refusal(path: Path, image_sha256: str, workspace: Workspace, max_age_days: i
         return f"{path.name} is {age.days} days old, and verify.max_age_days is {max_age_days}"
     if not verdict.passed:
         return f"{path.name} says that {_count(verdict.failed) or 'no test ran'}"
-    return None
+    return evidence.refusal(path, verdict.evidence)
 
 
 def verify(image: Path, manifest: Mapping[str, Any], settings: Settings, workspace: Workspace) -> Verdict:
-    """Boot image in a virtual machine and judge it; the verdict is written beside it, passed or not.
+    """Boot image in a virtual machine and judge it; verdict and evidence are written beside it, passed or not.
 
     manifest: the image's, handed to the tests. Logs lie below workspace.logs, and in build/failed/ as well if it fails.
     Raises VerifyError when a test did not pass, GuestError when the guest did not come up, CorruptArtifact when the
     image's bytes are not what the manifest says or changed meanwhile.
     """
     target = verdict_path(image, settings.firmware)
-    target.unlink(missing_ok=True)
-    target.with_suffix(".xml").unlink(missing_ok=True)
+    evidence.remove(target)
     trial = _Trial(image, manifest, settings, workspace)
     try:
         verdict = trial.run()
     except BaseException:
+        # The verdict is written last: without it, what lies there belongs to nothing.
+        if not target.exists():
+            evidence.remove(target)
         trial.keep_failed()
         raise
     finally:
@@ -164,6 +172,8 @@ class _Trial:
         self.name, self.hostname, self.cluster = f"pg-{token}", f"vm-{token}", f"cluster-{token}"
         self.secret = secrets.token_urlsafe(24)
         self.residue: list[str] = []
+        self.boots: list[evidence.Boot] = []
+        self.console: Path | None = None
         self.begin = time.monotonic()
         self.started = _now()
 
@@ -185,7 +195,8 @@ class _Trial:
                 raise
             finally:
                 with suppress(FoundryError):
-                    machine.collect_logs(self.logs)
+                    kept = machine.collect_logs(self.logs)
+                    self.console = next((p for p in kept if p.name.endswith("console.log")), None)
         if files.sha256(self.image) != before:
             raise CorruptArtifact(f"{self.image} changed while it was verified")
         return self._conclude(before, accelerator, boot, reboot, outcomes)
@@ -261,6 +272,7 @@ class _Trial:
 
     def _suite(self, machine: Machine, phase: str, marker: str) -> list[Outcome]:
         suite, report = self.workspace.image_suite, self.folder / f"{phase}.json"
+        self.boots.append(evidence.boot(machine, phase))
         words: list[str | Path] = [sys.executable, "-m", "pytest", "-c", suite / "pytest.ini", "-m", marker, suite]
         words += ["-v", "--tb=short", "--color=no", "-p", "no:cacheprovider", "-p", "testinfra.plugin"]
         words += [f"--hosts=ssh://{ssh.HOST}", f"--ssh-config={machine.ssh_config}"]
@@ -285,11 +297,14 @@ class _Trial:
         outcomes = [Outcome(phase=phase, **o) for o in found]
         if result.returncode != 0 and all(o.outcome == "passed" for o in outcomes):
             outcomes.append(Outcome("pytest", phase, "error", 0.0, f"exited {result.returncode}"))
+        self.boots[-1] = replace(self.boots[-1], milestones=evidence.milestones(machine))
         return outcomes
 
     def _conclude(
         self, digest: str, accelerator: Accelerator, boot: float, reboot: float | None, outcomes: list[Outcome]
     ) -> Verdict:
+        target = verdict_path(self.image, self.settings.firmware)
+        kept = evidence.write(target, self.console, self.boots, self.secret)
         verdict = Verdict(
             image=digest,
             file=self.image.name,
@@ -304,8 +319,8 @@ class _Trial:
             reboot_seconds=None if reboot is None else round(reboot, 1),
             seconds=round(time.monotonic() - self.begin, 1),
             outcomes=tuple(outcomes),
+            evidence=kept,
         )
-        target = verdict_path(self.image, self.settings.firmware)
         _merge_junit([self.logs / f"{phase}.xml" for phase in PHASES], target.with_suffix(".xml"))
         files.write_json(target, {**asdict(verdict), "passed": verdict.passed})
         if not verdict.passed:

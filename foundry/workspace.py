@@ -113,6 +113,11 @@ class Workspace:
     # sources of the project itself
 
     @property
+    def launching(self) -> Path:
+        """How an image is launched, for people."""
+        return self.root / "docs" / "launching.md"
+
+    @property
     def debian(self) -> Path:
         return self.root / "debian"
 

@@ -19,7 +19,7 @@ from typing import Any
 from foundry import files, gpg, image, lock, log, verify
 from foundry.config import Config
 from foundry.errors import ConfigError, FoundryError
-from foundry.publish import bundle, ledger, signing
+from foundry.publish import bundle, documents, ledger, signing
 from foundry.publish.ledger import Broken, State
 from foundry.publish.stores import Missing, Store, open_store
 from foundry.workspace import Workspace
@@ -102,6 +102,9 @@ class Consumer:
                 (target / name).unlink()
                 raise Broken(f"{folder}/{name} is not what {bundle.SUMS} says")
         _proved(title, version, sums, target)
+        wrong = documents.problems(target, self.keys, self.scratch)
+        if wrong:
+            raise Broken(f"what is said about {version} does not fit it", details="\n".join(wrong))
         return sums
 
 
@@ -172,6 +175,7 @@ def verify_release(
             f"index    signed, {state.sequence} entries in its log, each signed and following the one before",
             f"version  {found} {version}, built {manifest['built']}",
             f"files    {len(sums)}, each with the sha256 that {bundle.SUMS} (signed) has",
+            "contents two lists (CycloneDX, SPDX) that agree with the manifest; origin signed, about these files",
             f"verdict  {len(verdict.outcomes)} of {len(verdict.outcomes)} checks passed, {verdict.ended}",
         ]
         return lines + ([f"kept     {keep}"] if keep else _dropped(target))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import re
 import shutil
 import tempfile
@@ -22,8 +23,10 @@ from foundry.config import Config
 from foundry.errors import ConfigError, CorruptArtifact
 from foundry.publish import bundle, gate, ledger, signing
 from foundry.publish.bundle import Bundle
-from foundry.publish.ledger import Entry, State
+from foundry.publish.documents import Documents
+from foundry.publish.ledger import Broken, Entry, State
 from foundry.publish.stores import Missing, Store, open_store
+from foundry.publish.version import Version
 from foundry.settings import CHANNEL
 from foundry.workspace import Workspace
 
@@ -99,7 +102,8 @@ def publish(
         known = open_.state.versions.get(title, {}).get(version)
         sent = 0
         if known is None:
-            made = bundle.make(release, workspace.stage("releases") / version, open_.key)
+            documents = Documents(workspace, open_.key, _builder(open_), _published(open_, title, channel))
+            made = bundle.make(release, workspace.stage("releases") / version, open_.key, [documents.write])
             try:
                 sent = _upload(open_.store, made)
             finally:
@@ -133,6 +137,26 @@ def _upload(store: Store, made: Bundle) -> int:
         if store.size(path) != source.stat().st_size:
             raise CorruptArtifact(f"{path} in {store.url} is not what was uploaded", hint="run it again")
     return sent
+
+
+def _builder(open_: Session) -> str:
+    return open_.settings.publish.builder or f"openpgp4fpr:{open_.key.fingerprint.lower()}"
+
+
+def _published(open_: Session, title: str, channel: str) -> Version | None:
+    """The version that a channel points at, as its manifest tells it. Raises Broken."""
+    current = open_.state.current(title, channel)
+    if current is None:
+        return None
+    folder = f"images/{title}/{current}"
+    sums = open_.store.read(f"{folder}/{bundle.SUMS}")
+    manifest = open_.store.read(f"{folder}/{image.MANIFEST}")
+    listed = bundle.parse_sums(sums.decode())
+    if hashlib.sha256(sums).hexdigest() != open_.state.versions[title][current] or hashlib.sha256(
+        manifest
+    ).hexdigest() != listed.get(image.MANIFEST):
+        raise Broken(f"{folder} in {open_.store.url} is not what was published", hint="see `./inv verify-release`")
+    return Version(title, current, (), json.loads(manifest))
 
 
 def _publish_key(open_: Session) -> None:

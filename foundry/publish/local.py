@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from foundry import files
-from foundry.errors import CorruptArtifact
-from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, StoreError, Taken, checked
+from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, StoreError, Taken, checked, damaged
 
 _CHUNK = 1 << 20
 
@@ -86,30 +85,27 @@ class LocalStore:
             if files.sha256(partial) == digest:
                 return sent
         partial.unlink()
-        what = (
-            "changed since its digest was taken" if files.sha256(source) != digest else f"arrived damaged in {self.url}"
-        )
-        raise CorruptArtifact(f"{source.name} {what}", hint="run it again; if it happens again, check the disk")
+        raise damaged(source, digest, self.url)
 
     def _append(self, source: Path, size: int, partial: Path, offset: int) -> int:
         free = shutil.disk_usage(partial.parent).free
         if free < size - offset:
             raise self._full(size - offset, free)
-        with partial.open("r+b") as sink, source.open("rb") as stream:
-            sink.truncate(offset)
-            sink.seek(offset)
-            stream.seek(offset)
-            try:
+        try:
+            with partial.open("r+b") as sink, source.open("rb") as stream:
+                sink.truncate(offset)
+                sink.seek(offset)
+                stream.seek(offset)
                 shutil.copyfileobj(stream, sink, _CHUNK)
                 sink.flush()
                 os.fsync(sink.fileno())
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    # Others may need the space, and nobody can go on before there is more.
-                    sink.truncate(0)
-                    raise self._full(size - offset, 0) from error
+                return stream.tell() - offset
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            return stream.tell() - offset
+            # Others may need the space, and nobody can go on before there is more.
+            os.truncate(partial, 0)
+            raise self._full(size - offset, shutil.disk_usage(partial.parent).free) from error
 
     def replace(self, path: str, data: bytes) -> None:
         """See Store."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from foundry.errors import ConfigError, FoundryError
+from foundry import files
+from foundry.errors import ConfigError, CorruptArtifact, FoundryError
 
 INCOMING = ".incoming"
 """The folder of a store in which files are until they are whole: no path of a reader leads there."""
@@ -31,12 +33,34 @@ class StoreError(FoundryError):
     code = 9
 
 
+class ReadOnly(StoreError):
+    """A store of this kind can only be read."""
+
+
 class Missing(StoreError):
     """A store has no file of this path."""
 
 
 class Taken(StoreError):
     """A file that was to be made is there already: somebody else was first."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a store's URL does not say; each backend takes what it knows.
+
+    endpoint: the URL of an S3 service that is not AWS. region: S3's. timeout: seconds that a server may keep silent.
+    scratch: a folder of the build host for what passes through (default: the host's folder for temporary files).
+    ssh_config: an ssh_config(5) file in place of the user's. part_size: bytes, the least size of the parts in which a
+    large file is sent to S3, where 5 MiB is the smallest allowed.
+    """
+
+    endpoint: str = ""
+    region: str = ""
+    timeout: float = 60.0
+    scratch: Path | None = None
+    ssh_config: Path | None = None
+    part_size: int = 16 << 20
 
 
 class Store(Protocol):
@@ -68,8 +92,10 @@ class Store(Protocol):
     def upload(self, source: Path, path: str, digest: str) -> int:
         """Bring a file to the store, going on where an earlier, interrupted call stopped; returns the bytes sent.
 
-        digest: the source's sha256, compared with what the store has afterwards, before the file appears. A file of
-        this path and this size is taken for the same one and not sent again. Raises CorruptArtifact when it differs.
+        digest: the source's sha256, compared with what the store has afterwards, before the file appears (S3 lets
+        nobody read what has not appeared: there its parts are compared before, and the whole after, which is removed if
+        it differs). A file of this path and this size is taken for the same one and not sent again. Raises
+        CorruptArtifact when it differs.
         """
         ...
 
@@ -108,15 +134,23 @@ def checked(path: str) -> str:
     )
 
 
-def open_store(url: str) -> Store:
+def damaged(source: Path, digest: str, url: str) -> CorruptArtifact:
+    """The error for a file that the store of a URL has otherwise than its digest says: here or there, it tells."""
+    changed = files.sha256(source) != digest
+    what = "changed since its digest was taken" if changed else f"arrived damaged in {url}"
+    return CorruptArtifact(f"{source.name} {what}", hint="run it again; if it happens again, check the disk")
+
+
+def open_store(url: str, options: Options | None = None) -> Store:
     """The store of a URL, or of the path of a local folder. Raises ConfigError for what is neither.
 
     Nothing is asked of a server before the first call of a method.
     """
+    chosen = options or Options()
     # Names of folders may have a colon; a scheme is what has "://" after it.
     scheme = url.split("://", 1)[0].lower() if "://" in url else ""
     make = BACKENDS.get(scheme)
-    if make is None or not url or any(ord(c) < 32 or ord(c) == 127 for c in url):
+    if make is None or not url or url.startswith("://") or any(ord(c) < 32 or ord(c) == 127 for c in url):
         raise _bad(url, "it is none of a store")
     try:
         password = urllib.parse.urlsplit(url).password if scheme else None
@@ -125,19 +159,20 @@ def open_store(url: str) -> Store:
     if password is not None:
         raise ConfigError(
             f"publish.to: the URL of {urllib.parse.urlsplit(url).hostname} has a password in it",
-            hint="it would be in logs and process lists",
+            hint="it would be in logs and process lists; use ssh keys, AWS's credentials file or ~/.netrc",
         )
-    return make(url)
+    return make(url, chosen)
 
 
 def _bad(url: str, why: str) -> ConfigError:
     return ConfigError(
         f"publish.to: {url!r} cannot be used: {why}",
-        hint="a folder's path, or file:///path",
+        hint="a folder's path, file:///path, sftp://[user@]host[:port]/path, s3://bucket/prefix, "
+        "or to read only: https://host/path",
     )
 
 
-def _local(url: str) -> Store:
+def _local(url: str, options: Options) -> Store:
     from foundry.publish.local import LocalStore
 
     if "://" not in url:
@@ -148,7 +183,44 @@ def _local(url: str) -> Store:
     return LocalStore(Path(urllib.parse.unquote(parts.path)))
 
 
-BACKENDS: dict[str, Callable[[str], Store]] = {
+def _sftp(url: str, options: Options) -> Store:
+    from foundry.publish.openssh import Address
+    from foundry.publish.sftp import SftpStore
+
+    try:
+        return SftpStore(Address.parse(url), options)
+    except ValueError as error:
+        raise _bad(url, str(error)) from error
+
+
+def _s3(url: str, options: Options) -> Store:
+    from foundry.publish.s3 import S3Store
+
+    parts = urllib.parse.urlsplit(url)
+    prefix = parts.path.strip("/")
+    # S3's rules for names of buckets: User Guide, "Bucket naming rules".
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", parts.netloc) or parts.query or parts.fragment:
+        raise _bad(url, "s3:// is followed by the name of a bucket: small letters, digits, dots and hyphens")
+    try:
+        return S3Store(parts.netloc, checked(prefix) if prefix else "", options)
+    except StoreError as error:
+        raise _bad(url, str(error)) from error
+
+
+def _web(url: str, options: Options) -> Store:
+    from foundry.publish.web import WebStore
+
+    parts = urllib.parse.urlsplit(url)
+    if not parts.hostname or parts.query or parts.fragment:
+        raise _bad(url, "it has a host and a path, and nothing after these")
+    return WebStore(url, options)
+
+
+BACKENDS: dict[str, Callable[[str, Options], Store]] = {
     "": _local,
     "file": _local,
+    "sftp": _sftp,
+    "s3": _s3,
+    "http": _web,
+    "https": _web,
 }

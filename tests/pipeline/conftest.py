@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -12,8 +13,11 @@ import pytest
 
 from foundry.workspace import Workspace
 from tests import profiles
+from tests.pipeline import store_servers
 from tests.pipeline.harness import DOWNLOADS, ROOT, STAGES, Ended, copy, gone, inv, tell_all
 from tests.pipeline.lab import Lab
+from tests.pipeline.store_places import ENVIRONMENT
+from tests.pipeline.store_servers import Programs, Server, Sshd
 
 profiles.load()
 
@@ -68,6 +72,33 @@ def lab(built: Path, playground: Path) -> Iterator[Lab]:
     """Machines of the built image on a network of their own, all of them gone after the test."""
     with Lab(built, playground / f"lab-{secrets.token_hex(3)}") as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def servers() -> Programs:
+    """The programs of the servers that stores are tried with."""
+    return store_servers.programs()
+
+
+@pytest.fixture(scope="session")
+def sshd(servers: Programs, playground: Path) -> Iterator[Sshd]:
+    with store_servers.sshd(servers, playground / "ssh") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def seaweed(servers: Programs, playground: Path) -> Iterator[tuple[Server, str]]:
+    with store_servers.seaweed(servers, playground / "seaweed") as found:
+        yield found
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the S3 servers, and none of the user's own."""
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,11 +12,12 @@ from typing import Any, Self
 
 import pytest
 
-from foundry import files, run, tree, verify
+from foundry import evidence, files, run, tree, verify
 from foundry.errors import CorruptArtifact, GuestError, VerifyError
 from foundry.machine import MAKERS, Spec, kvm, ssh
 from foundry.verify import Outcome, Verdict
 from foundry.workspace import Workspace
+from tests.unit.test_evidence import JOURNAL, SHOWN
 
 PASSED = (Outcome("a", "booted", "passed", 1.0), Outcome("b", "rebooted", "passed", 1.0))
 SUITE = Path(__file__).parents[1] / "image"
@@ -54,9 +55,13 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def recorded(workspace: Workspace, tmp_path: Path) -> Callable[..., Path]:
     def write(**changes: Any) -> Path:
-        value = replace(verdict(*PASSED), suite=verify.suite_digest(workspace), **changes)
-        files.write_json(tmp_path / "v.json", {**asdict(value), "passed": True})
-        return tmp_path / "v.json"
+        path = tmp_path / "v.json"
+        for kind in evidence.KINDS:
+            files.write(evidence.path(path, kind), kind)
+        kept = {kind: files.sha256(evidence.path(path, kind)) for kind in evidence.KINDS}
+        value = replace(verdict(*PASSED), **{"suite": verify.suite_digest(workspace), "evidence": kept, **changes})
+        files.write_json(path, {**asdict(value), "passed": True})
+        return path
 
     return write
 
@@ -64,7 +69,9 @@ def recorded(workspace: Workspace, tmp_path: Path) -> Callable[..., Path]:
 def test_a_verdict_lets_its_image_pass(recorded: Callable[..., Path], workspace: Workspace) -> None:
     path = recorded()
     assert verify.refusal(path, "i" * 64, workspace, 30) is None
-    assert verify.load(path) == replace(verdict(*PASSED), suite=verify.suite_digest(workspace))
+    found = verify.load(path)
+    assert found is not None and found.evidence
+    assert replace(found, evidence={}) == replace(verdict(*PASSED), suite=verify.suite_digest(workspace))
 
 
 @pytest.mark.parametrize(
@@ -92,11 +99,39 @@ def test_refusals_name_their_reason(recorded: Callable[..., Path], workspace: Wo
     assert "no verdict" in str(verify.refusal(path, "i" * 64, workspace, 30))
 
 
+def test_a_verdict_without_its_evidence_does_not_count(recorded: Callable[..., Path], workspace: Workspace) -> None:
+    def reason(path: Path) -> str:
+        return str(verify.refusal(path, "i" * 64, workspace, 30))
+
+    assert reason(recorded(evidence={})) == "v.json was made without v.console.log"
+    path = recorded()
+    evidence.path(path, "boot.json").write_text("another")
+    assert reason(path) == "v.boot.json is not the one that v.json was made with"
+    path = recorded()
+    evidence.path(path, "console.log").unlink()
+    assert reason(path) == "v.console.log is not beside v.json"
+
+
+def test_a_verdict_of_before_there_was_evidence_can_be_read(
+    recorded: Callable[..., Path], workspace: Workspace
+) -> None:
+    path = recorded()
+    value = json.loads(path.read_text())
+    del value["evidence"]
+    files.write_json(path, value)
+    found = verify.load(path)
+    assert found is not None and found.passed and found.evidence == {}
+    assert "was made without" in str(verify.refusal(path, "i" * 64, workspace, 30))
+    files.write_json(path, {**value, "evidence": 7})
+    assert verify.load(path) is None
+
+
 class FakeMachine:
     """Boots at once; a test replaces what else it does."""
 
     kind = "vm"
     boots = staticmethod(lambda: 1.0)
+    words = staticmethod(lambda spec: "last words\n")
 
     def __init__(self, spec: Spec, workspace: Workspace) -> None:
         self.spec = spec
@@ -119,8 +154,11 @@ class FakeMachine:
     def reboot(self, timeout: float) -> float:
         return 2.0
 
+    def ssh(self, command: str, *, timeout: float = 60.0, check: bool = True) -> run.Result:
+        return run.Result((), 0, JOURNAL if "journalctl" in command else SHOWN, None)
+
     def collect_logs(self, folder: Path) -> list[Path]:
-        files.write(folder / "console.log", "last words\n")
+        files.write(folder / "console.log", type(self).words(self.spec))
         return [folder / "console.log"]
 
 
@@ -139,6 +177,7 @@ def suite(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, image: Path) ->
     """Stands in for QEMU and pytest: give it what the suite reports in each phase (None: it reports nothing)."""
     monkeypatch.setitem(MAKERS, "vm", FakeMachine)  # type: ignore[arg-type]
     monkeypatch.setattr(FakeMachine, "boots", staticmethod(lambda: 1.0))
+    monkeypatch.setattr(FakeMachine, "words", staticmethod(lambda spec: "last words\n"))
     monkeypatch.setattr(tree, "raw", lambda source, form, target: (files.write(target, "raw"), target)[1])  # type: ignore[func-returns-value]
     monkeypatch.setattr(tree, "dump", lambda *_: None)
     monkeypatch.setattr(tree, "boot_files", lambda *_: (image, None))
@@ -179,6 +218,59 @@ def test_a_passing_image_gets_its_verdict_and_leaves_nothing(suite: Suite, image
     assert "secret" not in path.with_suffix(".xml").read_text()
     assert list(workspace.work.iterdir()) == []
     assert not workspace.failed.exists()
+
+
+def beside(image: Path) -> set[str]:
+    """The endings of what lies beside an image."""
+    return {p.name.partition(".verdict-bios.")[2] for p in image.parent.iterdir() if p != image}
+
+
+EVERYTHING = {"json", "xml", "console.log", "boot.json"}
+
+
+def test_the_evidence_is_of_both_boots(suite: Suite, image: Path, workspace: Workspace) -> None:
+    suite(GOOD)
+    verify.verify(image, {}, verify.Settings(), workspace)
+    path = verify.verdict_path(image)
+    assert beside(image) == EVERYTHING
+    assert evidence.path(path, "console.log").read_text() == "last words\n"
+    boots = evidence.load(evidence.path(path, "boot.json")) or ()
+    assert [b.phase for b in boots] == ["booted", "rebooted"]
+    assert all(b.milestones["Patroni leads"] == 45100 for b in boots)
+
+
+def test_a_node_that_shows_its_key_gets_no_verdict(
+    suite: Suite, image: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite(GOOD)
+    monkeypatch.setattr(FakeMachine, "words", staticmethod(lambda spec: f"node.yml is {spec.seed.node_yml}\n"))
+    with pytest.raises(VerifyError, match=r"the node's key is in the console\.log"):
+        verify.verify(image, {}, verify.Settings(), workspace)
+    assert beside(image) == set()
+
+
+def test_a_failure_leaves_nothing_of_the_verification_before(
+    suite: Suite, image: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite(GOOD)
+    verify.verify(image, {}, verify.Settings(), workspace)
+    monkeypatch.setattr(FakeMachine, "words", staticmethod(lambda spec: "other words\n"))
+    suite({"booted": [row("failed")]})
+    with pytest.raises(VerifyError, match="1 failed"):
+        verify.verify(image, {}, verify.Settings(), workspace)
+    path = verify.verdict_path(image)
+    assert beside(image) == EVERYTHING
+    assert evidence.path(path, "console.log").read_text() == "other words\n"
+    assert [b.phase for b in evidence.load(evidence.path(path, "boot.json")) or ()] == ["booted"]
+
+    def full(path: Path, value: Any) -> None:
+        raise OSError("no space")
+
+    # Written last: without it, nothing of the rest may stay.
+    monkeypatch.setattr(files, "write_json", full)
+    with pytest.raises(OSError, match="no space"):
+        verify.verify(image, {}, verify.Settings(), workspace)
+    assert beside(image) == set()
 
 
 @pytest.mark.parametrize("outcome", ["failed", "error", "skipped"])

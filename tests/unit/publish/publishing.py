@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from foundry import files, gpg, image, verify
+from foundry import evidence, files, gpg, image, verify
 from foundry.config import Config
 from foundry.publish import consumer, flow
 from foundry.verify import Outcome, Verdict
 from foundry.workspace import Workspace
+from tests.unit.publish import small_image
+from tests.unit.publish.made_versions import BOOT
 
 NAME = "debian-12"
+LAUNCHING = Path(__file__).parents[3] / "docs" / "launching.md"
 NOW = datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -29,6 +32,7 @@ class Project:
     def at(cls, folder: Path, **publish: Any) -> Project:
         workspace = Workspace(folder / "project", folder / "project" / "build", "run")
         files.write(workspace.image_suite / "test_x.py", "def test(): pass\n")
+        files.write(workspace.launching, LAUNCHING.read_text(encoding="utf-8"))
         facts = {"images": {NAME: {}}, "publish": {"key": "throw-away", "to": str(folder / "store"), **publish}}
         return cls(workspace, Config.model_validate(facts), folder / "store")
 
@@ -38,6 +42,7 @@ class Project:
         disk = folder / f"{NAME}-{version}.qcow2"
         files.write(disk, f"disk of {version}\n" * 100)
         facts = {
+            **small_image.manifest(),
             "name": NAME,
             "version": version,
             "built": NOW,
@@ -59,8 +64,11 @@ class Project:
             "reboot_seconds": 1.0,
             "seconds": 2.0,
         }
-        found = Verdict(**{**known, **changes}, outcomes=passed)
         path = verify.verdict_path(disk)
+        console = self.workspace.build / "console.log"
+        files.write(console, "Debian GNU/Linux 12\n")
+        known["evidence"] = evidence.write(path, console, [replace(BOOT, phase=p) for p in verify.PHASES], "secret")
+        found = Verdict(**{**known, **changes}, outcomes=passed)
         files.write_json(path, {**asdict(found), "passed": found.passed})
         files.write(path.with_suffix(".xml"), "<testsuites/>\n")
         return folder / image.MANIFEST

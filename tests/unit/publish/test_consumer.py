@@ -19,7 +19,7 @@ from foundry.publish.ledger import Broken
 from foundry.publish.stores import Missing
 from tests.unit.publish.publishing import NAME, Project
 
-pytestmark = pytest.mark.real_process
+pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents")]
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def plain(path: Path) -> str:
 def test_all_belongs_together(project: Project, tmp_path: Path) -> None:
     lines = project.check("candidate", keep=tmp_path / "kept")
     assert lines[1].startswith(f"version  {NAME} 2, built ")
-    assert lines[3].startswith("verdict  2 of 2 checks passed")
+    assert lines[4].startswith("verdict  2 of 2 checks passed")
     assert (tmp_path / "kept" / f"{NAME}-2.qcow2").read_text() == "disk of 2\n" * 100
     assert project.check("stable")[1].startswith(f"version  {NAME} 1, ")
-    assert project.check("2") == lines[:4]
+    assert project.check("2") == lines[:5]
 
 
 def test_a_folder_that_is_there_is_left_alone(project: Project, tmp_path: Path) -> None:

@@ -1,0 +1,399 @@
+"""A store in a bucket of S3, or of a service that speaks its language, by boto3.
+
+An object appears at once when its upload is completed, never in part (S3's User Guide, "Data consistency model"). So
+an upload goes to its final path, in parts that the server compares with their MD5 on arrival and that are compared with
+its list of them before they become an object; after that the whole is read back.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import random
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.client import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from foundry.errors import ConfigError, CorruptArtifact
+from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, Options, StoreError, Taken, checked, damaged
+
+# S3's limit (User Guide, "Amazon S3 multipart upload limits").
+_MOST_PARTS = 10_000
+_CHUNK = 1 << 20
+_TRIES = 4
+_POINTER = "no-cache"
+_IMMUTABLE = "public, max-age=31536000, immutable"
+_TYPES = {
+    ".asc": "text/plain; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".log": "text/plain; charset=utf-8",
+    ".md": "text/plain; charset=utf-8",
+    ".xml": "application/xml",
+}
+# The errors' codes of services differ; "403" and "404" are those of HEAD, whose answer has no body.
+_ABSENT = {"NoSuchKey", "404", "NotFound"}
+_REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+_TAKEN = {"PreconditionFailed", "412"}
+_AT_ONCE = {"ConditionalRequestConflict", "OperationAborted", "409"}
+
+
+class S3Store:
+    """The store below a prefix of a bucket, which must be there. Credentials are looked for where boto3 always does."""
+
+    def __init__(self, bucket: str, prefix: str, options: Options) -> None:
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._options = options
+        self._creates = False
+
+    # what a store does
+
+    def size(self, path: str) -> int | None:
+        """See Store."""
+        try:
+            with self._explained(checked(path)):
+                return int(self._client.head_object(**self._at(path))["ContentLength"])
+        except Missing:
+            return None
+
+    def read(self, path: str) -> bytes:
+        """See Store."""
+        found = bytearray()
+        self._stream(checked(path), found.extend)
+        return bytes(found)
+
+    def names(self, folder: str) -> list[str]:
+        """See Store."""
+        prefix, found = f"{self._prefix}{checked(folder)}/", set()
+        with self._explained(folder):
+            listing = self._client.get_paginator("list_objects_v2")
+            for page in listing.paginate(Bucket=self._bucket, Prefix=prefix, Delimiter="/"):
+                found |= {entry["Key"].removeprefix(prefix) for entry in page.get("Contents", ())}
+                found |= {entry["Prefix"].removeprefix(prefix) for entry in page.get("CommonPrefixes", ())}
+        return sorted(name for name in found if name and not name.startswith("."))
+
+    def download(self, path: str, target: Path) -> None:
+        """See Store."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as sink:
+                self._stream(checked(path), sink.write)
+            os.chmod(name, 0o644)
+            os.replace(name, target)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def upload(self, source: Path, path: str, digest: str) -> int:
+        """See Store."""
+        size = source.stat().st_size
+        if self.size(path) == size:
+            return 0
+        with self._explained(path):
+            if size <= self._options.part_size:
+                self._put(self._client, path, source.read_bytes(), _IMMUTABLE)
+                sent = size
+            else:
+                sent = self._send_parts(source, path, size)
+        found = hashlib.sha256()
+        self._stream(path, found.update)
+        if found.hexdigest() != digest:
+            self.remove(path)
+            raise damaged(source, digest, self.url)
+        return sent
+
+    def replace(self, path: str, data: bytes) -> None:
+        """See Store."""
+        with self._explained(checked(path)):
+            self._put(self._client, path, data, _POINTER)
+
+    def create(self, path: str, data: bytes) -> None:
+        """See Store. Raises StoreError where the service does not keep its word that only one of several succeeds."""
+        with self._explained(checked(path)):
+            self._need_conditions()
+            for attempt in range(_TRIES):
+                outcome = self._put_new(path, data)
+                if outcome in _TAKEN or (outcome in _AT_ONCE and self.size(path) is not None):
+                    raise Taken(f"{path} is in {self.url} already")
+                if not outcome:
+                    return
+                # Several at once, and none has won: AWS's documentation says to try again.
+                time.sleep(random.uniform(0.1, 0.5) * (attempt + 1))  # noqa: S311 - no secret
+        raise StoreError(f"{self.url}: others write {path} all the time", hint="run it again")
+
+    def remove(self, path: str) -> None:
+        """See Store. A bucket has no folders."""
+        with self._explained(checked(path)):
+            self._client.delete_object(**self._at(path))
+
+    def sweep(self, days: float = UNFINISHED_DAYS) -> list[str]:
+        """See Store."""
+        oldest, swept = time.time() - days * 86400, []
+        with self._explained(INCOMING):
+            for left in self._uploads(self._prefix):
+                if left["Initiated"].timestamp() <= oldest:
+                    at = {"Bucket": self._bucket, "Key": left["Key"]}
+                    self._client.abort_multipart_upload(**at, UploadId=left["UploadId"])
+                    swept.append(str(left["Key"]).removeprefix(self._prefix))
+            listing = self._client.get_paginator("list_objects_v2")
+            for page in listing.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{INCOMING}/"):
+                for entry in page.get("Contents", ()):
+                    if entry["LastModified"].timestamp() <= oldest:
+                        self._client.delete_object(Bucket=self._bucket, Key=entry["Key"])
+                        swept.append(str(entry["Key"]).removeprefix(self._prefix))
+        return sorted(swept)
+
+    def close(self) -> None:
+        """See Store."""
+        for name in ("_client", "_hasty"):
+            client = self.__dict__.pop(name, None)
+            if client:
+                client.close()
+
+    # uploads
+
+    def _send_parts(self, source: Path, path: str, size: int) -> int:
+        """Upload in parts, without those that an unfinished upload has already; returns the bytes sent."""
+        length = part_length(size, self._options.part_size)
+        upload, have = self._unfinished(source, path, length)
+        wanted: dict[int, str] = {}
+        sent = 0
+        try:
+            with source.open("rb") as stream:
+                for number, data in enumerate(iter(lambda: stream.read(length), b""), 1):
+                    if number in have:
+                        wanted[number] = have[number]
+                    else:
+                        wanted[number] = self._send_part(path, upload, number, data)
+                        sent += len(data)
+            listed = self._parts(path, upload)
+            if any(listed.get(number) != tag for number, tag in wanted.items()):
+                raise CorruptArtifact(
+                    f"{source.name}: {self.url} lists other parts than it was sent",
+                    hint="run it again: it sends them anew",
+                )
+            done = [{"PartNumber": number, "ETag": f'"{tag}"'} for number, tag in wanted.items()]
+            self._client.complete_multipart_upload(**self._at(path), UploadId=upload, MultipartUpload={"Parts": done})
+        except ClientError as error:
+            # Somebody else went on with the same upload and completed it; or the answer to a first try was lost.
+            if error.response["Error"]["Code"] == "NoSuchUpload" and self.size(path) == size:
+                return sent
+            raise
+        return sent
+
+    def _unfinished(self, source: Path, path: str, length: int) -> tuple[str, dict[int, str]]:
+        """An upload to go on with, a new one where there is none, and the parts that it has."""
+        at = self._at(path)
+        old = [u for u in self._uploads(at["Key"]) if u["Key"] == at["Key"]]
+        for upload in sorted(old, key=lambda u: u["Initiated"], reverse=True):
+            have = self._parts(path, upload["UploadId"])
+            if _are_of(source, length, have):
+                return upload["UploadId"], have
+            # Damaged, or of another file. Not every service lists a part that was sent twice as it is now.
+            self._client.abort_multipart_upload(**at, UploadId=upload["UploadId"])
+        made = self._client.create_multipart_upload(**at, CacheControl=_IMMUTABLE, ContentType=content_type(path))
+        return made["UploadId"], {}
+
+    def _uploads(self, prefix: str) -> list[dict[str, Any]]:
+        listing = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
+        return [entry for page in listing for entry in page.get("Uploads", ())]
+
+    def _parts(self, path: str, upload: str) -> dict[int, str]:
+        """The ETags of an upload's parts: their MD5, which the server has computed, unless it encrypts by a KMS."""
+        listing = self._client.get_paginator("list_parts").paginate(**self._at(path), UploadId=upload)
+        return {p["PartNumber"]: p["ETag"].strip('"') for page in listing for p in page.get("Parts", ())}
+
+    def _send_part(self, path: str, upload: str, number: int, data: bytes) -> str:
+        answer = self._client.upload_part(
+            **self._at(path), UploadId=upload, PartNumber=number, Body=data, ContentMD5=_md5(data)
+        )
+        return str(answer["ETag"]).strip('"')
+
+    def _put(self, client: Any, path: str, data: bytes, cached: str, **conditions: str) -> None:
+        client.put_object(
+            **self._at(path),
+            Body=data,
+            ContentMD5=_md5(data),
+            ContentType=content_type(path),
+            CacheControl=cached,
+            **conditions,
+        )
+
+    # one of several
+
+    def _put_new(self, path: str, data: bytes) -> str:
+        """Write what must be new; returns "", or the code of the error that says that it is not."""
+        try:
+            self._put(self._hasty, path, data, _IMMUTABLE, IfNoneMatch="*")
+        except ClientError as error:
+            code = str(error.response["Error"]["Code"])
+            if code in _TAKEN or code in _AT_ONCE:
+                return code
+            raise
+        return ""
+
+    def _need_conditions(self) -> None:
+        """Try whether the service honours If-None-Match, also of those who write at the same moment."""
+        for attempt in range(0 if self._creates else _TRIES):
+            try:
+                won, last = self._race()
+            except ClientError as error:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                if status >= 500 and status != 501 and attempt + 1 < _TRIES:
+                    continue
+                # RFC 9110: what a server answers that does not know, or take, such a request.
+                if status not in (400, 405, 501):
+                    raise
+                won, last = 0, str(error.response["Error"]["Code"])
+            if won != 1 or last not in _TAKEN:
+                raise StoreError(
+                    f"{self.url}: this service does not honour If-None-Match",
+                    details=f"of {_TRIES} who made one object at once {won} were told that they did; "
+                    f"one after them was told {last or 'so, too'}",
+                    hint="two who publish at once could undo each other's work; docs/stores.md names fit services",
+                )
+            self._creates = True
+            return
+
+    def _race(self) -> tuple[int, str]:
+        """How many of several who make one object at once are told that they did, and what one after them is told."""
+        path = f"{INCOMING}/probe-{secrets.token_hex(8)}"
+        together = threading.Barrier(_TRIES)
+
+        def run(data: bytes) -> str:
+            together.wait(self._options.timeout)
+            return self._put_new(path, data)
+
+        try:
+            with ThreadPoolExecutor(_TRIES) as pool:
+                won = list(pool.map(run, (bytes([n]) for n in range(_TRIES)))).count("")
+            if not won:
+                won += self._put_new(path, b"later") == ""
+            return won, self._put_new(path, b"last")
+        finally:
+            self._client.delete_object(**self._at(path))
+
+    # how it speaks with the service
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._connected(_TRIES)
+
+    @cached_property
+    def _hasty(self) -> Any:
+        """For what must not be tried twice: the second try would meet what the first one has made."""
+        return self._connected(1)
+
+    def _connected(self, tries: int) -> Any:
+        endpoint = self._options.endpoint or None
+        config = Config(
+            connect_timeout=min(20.0, self._options.timeout),
+            read_timeout=self._options.timeout,
+            retries={"mode": "standard", "total_max_attempts": tries},
+            # Services other than AWS know neither its newer checksums nor, always, a name for each bucket.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "path"} if endpoint else {},
+        )
+        try:
+            region = self._options.region or None
+            return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+        except (ValueError, BotoCoreError) as error:
+            raise ConfigError(
+                f"{self.url}: {error}", hint="publish.endpoint is the service's URL, https:// included"
+            ) from error
+
+    def _at(self, path: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._prefix + path}
+
+    def _stream(self, path: str, write: Callable[[bytes], object]) -> None:
+        """Give an object's bytes to write, going on where a connection broke."""
+        offset, part = 0, dict[str, str]()
+        with self._explained(path):
+            for attempt in range(_TRIES):
+                try:
+                    answer = self._client.get_object(**self._at(path), **part)
+                    for chunk in answer["Body"].iter_chunks(_CHUNK):
+                        write(chunk)
+                        offset += len(chunk)
+                        part = {"Range": f"bytes={offset}-", "IfMatch": answer["ETag"]}
+                    return
+                except (HTTPClientError, IncompleteReadError):
+                    if attempt + 1 == _TRIES or not offset:
+                        raise
+
+    @contextmanager
+    def _explained(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response["Error"]["Code"])
+            if code in _ABSENT:
+                raise Missing(f"{self.url} has no {path}") from error
+            hint = None
+            if code == "NoSuchBucket":
+                hint = "make the bucket first, or correct its name, publish.endpoint or publish.region"
+            elif code in _REFUSED:
+                hint = "docs/stores.md says which rights a publisher needs, and where credentials are looked for"
+            elif code == "RequestTimeTooSkewed":
+                hint = "this host's clock is wrong"
+            raise StoreError(f"{self.url}: {path}: refused: {code}", details=str(error), hint=hint) from error
+        except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
+            raise StoreError(
+                f"{self.url}: no credentials: {error}",
+                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE and ~/.aws/credentials",
+            ) from error
+        except BotoCoreError as error:
+            raise StoreError(
+                f"{self.url}: no connection",
+                details=str(error),
+                hint="is the service up, and reachable from here? What was sent is kept: run it again",
+            ) from error
+
+
+def part_length(size: int, least: int) -> int:
+    """The length of the parts of a file, the same at every try: least, or more where those would be too many."""
+    mebibytes = -(-size // _MOST_PARTS) + (1 << 20) - 1 >> 20
+    return max(least, mebibytes << 20)
+
+
+def _are_of(source: Path, length: int, parts: dict[int, str]) -> bool:
+    """Whether parts, numbers to MD5, are those of a file in parts of this length."""
+    with source.open("rb") as stream:
+        for number, tag in parts.items():
+            stream.seek((number - 1) * length)
+            if hashlib.md5(stream.read(length), usedforsecurity=False).hexdigest() != tag:
+                return False
+    return True
+
+
+def content_type(path: str) -> str:
+    """What a web browser shall take a file for."""
+    return _TYPES.get(Path(path).suffix, "application/octet-stream")
+
+
+def _md5(data: bytes) -> str:
+    """As RFC 1864 has it: what the server refuses the data by if it arrives otherwise."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode("ascii")

@@ -1,0 +1,142 @@
+"""A store in a folder: how uploads go on, and what they leave."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foundry.errors import CorruptArtifact
+from foundry.publish.local import LocalStore
+from foundry.publish.stores import INCOMING, Missing, StoreError, Taken
+
+DATA = bytes(range(256)) * 20
+DIGEST = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def source(folder: Path) -> Path:
+    path = folder / "source"
+    path.write_bytes(DATA)
+    return path
+
+
+def left_in(store: LocalStore, data: bytes) -> Path:
+    """What an interrupted upload of DATA has left."""
+    partial = store.root / INCOMING / DIGEST
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(data)
+    return partial
+
+
+@given(kept=st.integers(0, len(DATA) + 10), damaged=st.none() | st.integers(0, len(DATA) - 1))
+def test_an_upload_goes_on_from_whatever_is_left(kept: int, damaged: int | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = LocalStore(Path(folder) / "store")
+        left = bytearray((DATA + bytes(10))[:kept])
+        harmed = damaged is not None and damaged < kept <= len(DATA)
+        if harmed:
+            left[damaged or 0] ^= 1
+        partial = left_in(store, bytes(left))
+        sent = store.upload(source(Path(folder)), "images/a", DIGEST)
+        assert (store.root / "images/a").read_bytes() == DATA
+        assert not partial.exists()
+        if kept > len(DATA):
+            assert sent == len(DATA)
+        else:
+            assert sent == len(DATA) - kept + (len(DATA) if harmed else 0)
+
+
+def test_files_can_be_read_by_a_web_server(store: LocalStore, tmp_path: Path) -> None:
+    path = source(tmp_path)
+    path.chmod(0o600)
+    store.upload(path, "images/a", DIGEST)
+    store.replace("index.asc", b"x")
+    store.create("log/1", b"x")
+    assert {oct((store.root / p).stat().st_mode & 0o777) for p in ("images/a", "index.asc", "log/1")} == {"0o644"}
+    assert oct((store.root / INCOMING).stat().st_mode & 0o777) == "0o700"
+    assert list((store.root / INCOMING).iterdir()) == []
+
+
+def test_source_that_changed(store: LocalStore, tmp_path: Path) -> None:
+    path = source(tmp_path)
+    path.write_bytes(DATA[:-1] + b"x")
+    with pytest.raises(CorruptArtifact, match="source changed since its digest was taken"):
+        store.upload(path, "images/a", DIGEST)
+    assert store.size("images/a") is None
+    assert list((store.root / INCOMING).iterdir()) == []
+
+
+def test_upload_that_is_under_way_elsewhere(store: LocalStore, tmp_path: Path) -> None:
+    partial = left_in(store, DATA[:100])
+    with partial.open("r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="somebody else uploads the same file"):
+            store.upload(source(tmp_path), "images/a", DIGEST)
+    assert partial.read_bytes() == DATA[:100]
+    assert store.upload(source(tmp_path), "images/a", DIGEST) == len(DATA) - 100
+
+
+def test_create_keeps_what_is_there(store: LocalStore) -> None:
+    store.create("log/1", b"first")
+    with pytest.raises(Taken, match="log/1 is in "):
+        store.create("log/1", b"second")
+    assert store.read("log/1") == b"first"
+
+
+def test_replace_that_fails_leaves_the_old_file(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.replace("index.asc", b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="is full"):
+        store.replace("index.asc", b"new")
+    assert store.read("index.asc") == b"old"
+    assert list((store.root / INCOMING).iterdir()) == []
+
+
+def test_sweep_goes_by_age(store: LocalStore) -> None:
+    partial = left_in(store, b"x")
+    old = time.time() - 8 * 86400
+    (partial.parent / "old").write_bytes(b"")
+    os.utime(partial.parent / "old", (old, old))
+    assert store.sweep() == ["old"]
+    assert store.sweep(days=9) == []
+    assert store.sweep(days=0) == [DIGEST]
+    assert list(partial.parent.iterdir()) == []
+
+
+def test_reading_writes_nothing(store: LocalStore, tmp_path: Path) -> None:
+    assert (store.size("a"), store.names("a"), store.sweep()) == (None, [], [])
+    with pytest.raises(Missing):
+        store.read("a")
+    store.remove("a/b")
+    assert not store.root.exists()
+
+
+def test_removing_leaves_no_empty_folders(store: LocalStore) -> None:
+    store.replace("images/a/1/x", b"x")
+    store.replace("images/b", b"x")
+    store.remove("images/a/1/x")
+    assert store.names("images") == ["b"]
+    store.remove("images/b")
+    assert [p.name for p in store.root.iterdir()] == [INCOMING]
+
+
+def test_hidden_files_are_not_listed(store: LocalStore) -> None:
+    store.replace("images/a", b"x")
+    (store.root / "images/.b").touch()
+    assert store.names("images") == ["a"]

@@ -1,0 +1,167 @@
+"""What sftp:// URLs mean, and what OpenSSH's client says."""
+
+from __future__ import annotations
+
+import calendar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from foundry import run
+from foundry.errors import CommandFailed
+from foundry.publish.openssh import Address, Session
+from foundry.publish.sftp import SftpStore, _when
+from foundry.publish.stores import Missing, Options, StoreError
+from foundry.run import Result
+
+LISTING = """\
+-rw-r--r--    ? 1000     1000     24117248 Nov 24 16:00 images/a/disk.qcow2
+drwxr-xr-x    2 1000     1000         4096 Nov 24 16:00 images/a/more
+lrwxrwxrwx    1 0        0               4 Jan  2  2025 images/a/link
+-rw-r--r--+   1 0        0               4 Feb 29  2024 images/a/with space
+"""
+LEFT = """\
+-rw------- 1 0 0 10 Nov 24 16:00 .incoming/abc.1
+-rw------- 1 0 0 30 Nov 24 16:00 .incoming/abc.2
+-rw------- 1 0 0 99 Nov 24 16:00 .incoming/abc.3
+-rw------- 1 0 0 20 Nov 24 16:00 .incoming/abcd.4
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("sftp://host/srv/x", Address("host", "", None, "/srv/x")),
+        ("sftp://me@host:22/srv/x/", Address("host", "me", 22, "/srv/x")),
+        ("sftp://host/", Address("host", "", None, "/")),
+        ("sftp://host/~/x/y", Address("host", "", None, "x/y")),
+        ("sftp://host/~", Address("host", "", None, "")),
+        ("sftp://host/~/", Address("host", "", None, "")),
+        ("sftp://[::1]:2222/a%20b", Address("::1", "", 2222, "/a b")),
+    ],
+)
+def test_addresses(url: str, address: Address) -> None:
+    found = Address.parse(url)
+    assert found == address
+    assert Address.parse(found.url) == address
+
+
+@dataclass
+class Answers:
+    """In place of a session: answers in order, and what was asked."""
+
+    answers: list[tuple[int, str]]
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+
+    def ask(self, *lines: str, cwd: Path | None = None, size: int = 0) -> Result:
+        self.asked.append(lines)
+        code, output = self.answers.pop(0)
+        return Result(("sftp",), code, output, None)
+
+    def refused(self, answer: Result) -> StoreError:
+        return StoreError(f"refused: {answer.output}")
+
+
+def store(*answers: tuple[int, str]) -> tuple[SftpStore, Answers]:
+    found, session = SftpStore(Address.parse("sftp://host/srv"), Options()), Answers(list(answers))
+    found._session = session  # type: ignore[assignment]
+    return found, session
+
+
+def test_listings() -> None:
+    assert store((0, LISTING))[0].names("images/a") == ["disk.qcow2", "link", "more/", "with space"]
+    assert store((0, LISTING.splitlines()[0]))[0].size("images/a/disk.qcow2") == 24117248
+    assert store((0, LISTING))[0].size("images/a") is None
+    assert store((1, 'Can\'t ls: "/srv/images/a" not found'))[0].size("images/a") is None
+
+
+def test_only_what_is_not_there_is_missing() -> None:
+    with pytest.raises(StoreError, match=r"refused: remote readdir.*Permission denied"):
+        store((1, 'remote readdir("/srv/a"): Permission denied'))[0].names("a")
+    with pytest.raises(Missing):
+        store((1, 'File "/srv/a" not found.'))[0].read("a")
+    with pytest.raises(StoreError, match="refused"):
+        store((1, 'remote open "/srv/a": Permission denied'))[0].read("a")
+
+
+def test_room_on_the_server() -> None:
+    table = "    Size     Used    Avail   (root)    %Capacity\n    6144     2048     4096     4096          33%"
+    assert store((0, table))[0]._free() == 4096 << 10
+    assert store((1, "Server does not support statvfs@openssh.com extension"))[0]._free() is None
+
+
+def test_of_several_leftovers_the_largest_that_can_be_had_is_taken() -> None:
+    found, session = store(
+        (0, LEFT),
+        (1, "No such file or directory"),
+        (0, ""),
+    )
+    partial, offset = found._claim("abc", 50)
+    assert offset == 10
+    assert [line[0].split()[:2] for line in session.asked[1:]] == [
+        ["rename", ".incoming/abc.2"],
+        ["rename", ".incoming/abc.1"],
+    ]
+    assert partial.startswith(".incoming/abc.") and partial != ".incoming/abc.1"
+
+
+def test_times_of_listings() -> None:
+    now = calendar.timegm((2026, 3, 1, 12, 0, 0))
+    assert _when("Mar  1 11:59", now) == now - 60
+    assert _when("Nov 24 16:00", now) == calendar.timegm((2025, 11, 24, 16, 0, 0))
+    assert _when("Feb 29  2024", now) == calendar.timegm((2024, 2, 29, 0, 0, 0))
+    # The server's clock may be ahead.
+    assert _when("Mar  1 12:05", now) == now + 300
+    # A leap day, looked at from a year that has none.
+    assert _when("Feb 28 00:00", now) == calendar.timegm((2026, 2, 28, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("Host key verification failed.", "ssh-keyscan host"),
+        ("me@host: Permission denied (publickey).", "ssh-add"),
+        ("ssh: connect to host host port 22: Connection refused", "is the server up"),
+    ],
+)
+def test_what_to_do_about_ssh(said: str, hint: str) -> None:
+    error = Session(Address.parse("sftp://me@host/srv"), Options())._lost(said)
+    assert hint in (error.hint or "")
+    assert error.details == said
+
+
+def test_nobody_is_asked_and_no_host_is_trusted_at_first_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(Address.parse("sftp://me@[::1]:2222/srv"), Options(timeout=8, ssh_config=Path("/x/config")))
+    calls: list[list[str]] = []
+
+    def fake(words: list[str], **options: object) -> Result:
+        calls.append(words)
+        return Result(tuple(words), 0, "", None)
+
+    monkeypatch.setattr(session, "_connect", lambda: None)
+    monkeypatch.setattr(run, "run", fake)
+    session.ask("pwd")
+    (words,) = calls
+    assert words[0] == "sftp" and words[-2:] == ["--", "[::1]"]
+    settings = {words[i + 1] for i, word in enumerate(words) if word == "-o"}
+    assert {"BatchMode=yes", "StrictHostKeyChecking=yes", "User=me", "Port=2222", "ServerAliveInterval=2"} <= settings
+    assert words[1:3] == ["-F", "/x/config"]
+
+
+@pytest.mark.parametrize(
+    "ending", [Result(("sftp",), 255, "Connection closed", None), CommandFailed("sftp took longer")]
+)
+def test_lost_connection(monkeypatch: pytest.MonkeyPatch, ending: Result | CommandFailed) -> None:
+    session = Session(Address.parse("sftp://host/srv"), Options())
+
+    def fake(words: list[str], **options: object) -> Result:
+        if isinstance(ending, CommandFailed):
+            raise ending
+        return ending
+
+    monkeypatch.setattr(session, "_connect", lambda: None)
+    monkeypatch.setattr(run, "run", fake)
+    with pytest.raises(StoreError, match="no connection") as caught:
+        session.ask("pwd")
+    assert "run it again" in (caught.value.hint or "")

@@ -117,27 +117,15 @@ def view(
     updated = format_datetime(date.astimezone(UTC))
     found: dict[str, bytes] = {}
     index: dict[str, Any] = {}
-    for (image, channel), served in sorted(channels.items()):
-        shown = [entry for entry in served if entry.version.built <= served[0].version.built and disk(entry.version)]
-        if not shown:
-            continue
-        content = f"{domain}:{image}:{channel}"
-        product = f"{content}:{ARCHITECTURE}"
-        document = {
-            "content_id": content,
-            "datatype": DATATYPE,
-            "format": "products:1.0",
-            "products": {product: _product(image, channel, shown, default)},
-            "updated": updated,
-        }
-        found |= _both(f"{FOLDER}/{content}", document, document, key, scratch)
-        index[content] = {
-            "datatype": DATATYPE,
-            "format": "products:1.0",
-            "path": f"{FOLDER}/{content}.json",
-            "products": [product],
-            "updated": updated,
-        }
+    about = {"datatype": DATATYPE, "format": "products:1.0", "updated": updated}
+    for image in sorted({image for image, _ in channels}):
+        content = f"{domain}:{image}"
+        products = {f"{content}:{c}:{ARCHITECTURE}": p for c, p in _products(image, channels, default).items()}
+        if products:
+            # One file for all channels: what moves from one to another is never in both, nor in none.
+            document = {"content_id": content, **about, "products": products}
+            found |= _both(f"{FOLDER}/{content}", document, document, key, scratch)
+            index[content] = {**about, "path": f"{FOLDER}/{content}.json", "products": sorted(products)}
     # A client that checks signatures follows these paths, and wants them signed as well.
     signed = {name: {**entry, "path": re.sub(r"json$", "sjson", entry["path"])} for name, entry in index.items()}
     head = {"format": "index:1.0", "updated": updated}
@@ -160,35 +148,57 @@ def disk(version: Version) -> str | None:
     return next((file.name for file in version.files if file.name.endswith(".qcow2")), None)
 
 
-def _product(image: str, channel: str, shown: Sequence[Served], default: str) -> dict[str, Any]:
-    suite = shown[0].version.manifest["suite"]
-    names = [f"{image}/{channel}", *([image] if channel == default else [])]
-    return {
-        "aliases": ",".join(names),
-        "arch": ARCHITECTURE,
-        "os": "Debian",
-        "release": suite,
-        "release_codename": suite,
-        "release_title": suite,
-        "variant": image,
-        "versions": {serial(entry.version.built): _version(entry, channel) for entry in reversed(shown)},
-    }
+def _products(
+    image: str, channels: Mapping[tuple[str, str], Sequence[Served]], default: str
+) -> dict[str, dict[str, Any]]:
+    """The product of each channel of an image, the default one first.
+
+    sstream-query sees all that a channel serves. incus and LXD refuse a fingerprint that they find twice, so of the
+    channels that serve a version one only has their metadata: a channel that points at it goes first. Where several
+    point at it, this one has the names of all.
+    """
+    shown: dict[str, list[Served]] = {}
+    for channel in sorted((c for i, c in channels if i == image), key=lambda c: (c != default, c)):
+        served = channels[image, channel]
+        usable = [s for s in served if s.version.built <= served[0].version.built and disk(s.version)]
+        if usable:
+            shown[channel] = usable
+    owner: dict[str, str] = {}
+    for channel, usable in shown.items():
+        owner.setdefault(usable[0].version.version, channel)
+    for channel, usable in shown.items():
+        for entry in usable:
+            owner.setdefault(entry.version.version, channel)
+    found = {}
+    for channel, usable in shown.items():
+        here = [other for other, theirs in shown.items() if owner[theirs[0].version.version] == channel]
+        names = [name for c in here for name in ([image] if c == default else []) + [f"{image}/{c}"]]
+        suite = usable[0].version.manifest["suite"]
+        found[channel] = {
+            "aliases": ",".join(names),
+            "arch": ARCHITECTURE,
+            "os": "Debian",
+            "release": suite,
+            "release_codename": suite,
+            "release_title": suite,
+            "variant": image,
+            "versions": {
+                serial(entry.version.built): _version(entry, channel, owner[entry.version.version] == channel)
+                for entry in reversed(usable)
+            },
+        }
+    return found
 
 
-def _version(entry: Served, channel: str) -> dict[str, Any]:
+def _version(entry: Served, channel: str, owned: bool) -> dict[str, Any]:
     version = entry.version
     name = disk(version)
     assert name is not None
-    about = {**_item(version, METADATA), "combined_disk-kvm-img_sha256": entry.fingerprint}
-    return {
-        "items": {
-            "disk-kvm.img": {"ftype": "disk-kvm.img", **_item(version, name)},
-            METADATA: {"ftype": METADATA, **about},
-            LXD_METADATA: {"ftype": LXD_METADATA, **about},
-        },
-        "label": channel,
-        "pubname": f"{version.image}-{version.version}",
-    }
+    items = {"disk-kvm.img": {"ftype": "disk-kvm.img", **_item(version, name)}}
+    if owned:
+        about = {**_item(version, METADATA), "combined_disk-kvm-img_sha256": entry.fingerprint}
+        items |= {METADATA: {"ftype": METADATA, **about}, LXD_METADATA: {"ftype": LXD_METADATA, **about}}
+    return {"items": items, "label": channel, "pubname": f"{version.image}-{version.version}"}
 
 
 def _item(version: Version, name: str) -> dict[str, Any]:

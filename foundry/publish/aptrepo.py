@@ -21,7 +21,7 @@ from typing import Any
 from debian.deb822 import Deb822
 
 from foundry import files, gpg, run
-from foundry.errors import CommandFailed, CorruptArtifact, FoundryError
+from foundry.errors import CorruptArtifact, FoundryError
 from foundry.workspace import Workspace
 
 FOLDER = "apt"
@@ -71,8 +71,8 @@ def roots(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 def debs(workspace: Workspace, manifest: Mapping[str, Any]) -> list[Deb]:
     """The .deb of every package that is in an image. Raises CorruptArtifact where one is not to be found any more."""
-    built = {row["name"].partition("_")[0]: row["name"] for row in manifest["inputs"]["debs"]}
-    return [Deb(_find(workspace, row, built.get(row["name"])), row["sha256"]) for row in manifest["packages"]]
+    built = {row["sha256"]: row["name"] for row in manifest["inputs"]["debs"]}
+    return [Deb(_find(workspace, row, built.get(row["sha256"])), row["sha256"]) for row in manifest["packages"]]
 
 
 def _find(workspace: Workspace, row: Mapping[str, str], built: str | None) -> Path:
@@ -151,7 +151,7 @@ def _closure(folder: Path, index: bytes, wanted: Sequence[str]) -> set[str]:
     """The names that apt would install for wanted where nothing is installed and it knows of nothing else."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         root = Path(scratch)
-        for name in ("etc/preferences.d", "state/lists/partial", "cache/archives/partial"):
+        for name in ("etc/apt.conf.d", "etc/preferences.d", "state/lists/partial", "cache/archives/partial"):
             (root / name).mkdir(parents=True)
         (root / "repository").mkdir()
         (root / "repository/Packages").write_bytes(index)
@@ -167,21 +167,21 @@ def _closure(folder: Path, index: bytes, wanted: Sequence[str]) -> set[str]:
             f'APT::Architecture "{ARCHITECTURE}"; APT::Architectures "{ARCHITECTURE}";\n'
             'APT::Install-Recommends "true"; APT::Install-Suggests "false";\n',
         )
-        try:
-            _apt(root, "update")
-            said = _apt(root, "install", "--simulate", "--", *wanted)
-        except CommandFailed as error:
-            raise NotClosed(
-                f"publish: the image's packages do not hold all that {', '.join(wanted)} need",
-                details=error.details,
-                log=error.log,
-                hint="what is missing is not in the image either: name it in foundry.yml, images.*.packages",
-            ) from error
-    return set(re.findall(r"^Inst (\S+) ", said, re.MULTILINE))
+        _apt(root, "update")
+        answer = _apt(root, "install", "--simulate", "--", *wanted, check=False)
+    if answer.returncode != 0:
+        told = [line for line in answer.output.splitlines() if line.startswith((" ", "E: "))]
+        raise NotClosed(
+            f"publish: the image's packages do not hold all that {', '.join(wanted)} need",
+            details="\n".join(told),
+            log=answer.log,
+            hint="what is missing is not in the image either: name it in foundry.yml, images.*.packages",
+        )
+    return set(re.findall(r"^Inst (\S+) ", answer.output, re.MULTILINE))
 
 
-def _apt(root: Path, *words: str) -> str:
-    return run.run(["apt-get", "-qq", *words], env={"APT_CONFIG": str(root / "apt.conf")}, name="closure").output
+def _apt(root: Path, *words: str, check: bool = True) -> run.Result:
+    return run.run(["apt-get", "-q", *words], env={"APT_CONFIG": str(root / "apt.conf")}, name="closure", check=check)
 
 
 def entries(index: bytes) -> list[Entry]:

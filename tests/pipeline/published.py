@@ -129,9 +129,9 @@ class Query:
 
     folder: Path
 
-    def ask(self, url: str, *words: str, keyring: Path) -> subprocess.CompletedProcess[str]:
+    def ask(self, *words: str, keyring: Path) -> subprocess.CompletedProcess[str]:
         script = next(self.folder.glob("*.data/scripts/sstream-query"))
-        command = [sys.executable, str(script), f"--keyring={keyring}", url, *words]
+        command = [sys.executable, str(script), f"--keyring={keyring}", *words]
         env = {**os.environ, "PYTHONPATH": str(self.folder)}
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
@@ -166,6 +166,7 @@ def client_debs(built: Path, folder: Path) -> dict[str, Path]:
     workspace = Workspace(ROOT, built, "clients")
     main = apt.sources(config.load(workspace.config, {}), "bookworm")[0]
     found = {}
+    folder.mkdir()
     for package, program, source in (
         ("lxd-client", "lxc", main),
         ("incus-client", "incus", replace(main, suite="bookworm-backports")),

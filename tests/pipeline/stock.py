@@ -27,7 +27,8 @@ while [ $# -gt 0 ]; do
 done
 if [ -n "$web" ]; then
     ip link set lo up
-    python3 -u -m http.server --bind 127.0.0.1 --directory "$web" PORT > "$log" 2>&1 &
+    : > "$log"
+    python3 -u -m http.server --bind 127.0.0.1 --directory "$web" PORT >> "$log" 2>&1 &
     until grep -q ^Serving "$log"; do sleep 0.05; done
 fi
 exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \

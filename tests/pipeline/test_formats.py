@@ -51,6 +51,14 @@ def fresh(stock: Stock) -> Iterator[Fresh]:
 
 
 @pytest.fixture
+def reader(stock: Stock, copied: Path) -> Iterator[Stock]:
+    """The stock Debian itself, for a test that installs nothing. It sees a store that can be spoilt."""
+    yield Stock(stock.root, {"store": copied})
+    (stock.root / SOURCES).unlink()
+    stock.sh("rm -rf /var/lib/apt/lists/*")
+
+
+@pytest.fixture
 def copied(store: Published, playground: Path) -> Iterator[Path]:
     """A store of links, to spoil."""
     folder = playground / f"spoilt-{secrets.token_hex(3)}"
@@ -79,12 +87,12 @@ def test_a_stock_debian_becomes_a_node_by_http(store: Published, fresh: Fresh) -
     assert "\n0 upgraded," in said and " 0 to remove" in said
 
 
-def test_a_stock_debian_becomes_a_node_from_a_folder(store: Published, fresh: Fresh) -> None:
-    node = knows(fresh(store), store.sources(FILE))
-    node.sh("apt update && apt install -y patroni-node")
-    is_a_node(node)
+def test_a_folder_is_a_repository_too(store: Published, reader: Stock) -> None:
+    knows(reader, store.sources(FILE))
+    said = reader.sh("apt-get update && apt-get install -y --simulate patroni-node && apt-cache policy").output
     release = "o=Patroni Foundry,a=debian-12-stable,n=debian-12-stable,l=Patroni Foundry,c=main,b=amd64"
-    assert f"release {release}" in node.sh("apt-cache policy").output
+    assert f"release {release}" in said
+    assert "\nConf patroni-node (" in said
 
 
 def test_an_empty_system_needs_nothing_else(store: Published) -> None:
@@ -138,40 +146,42 @@ SPOILT: dict[str, tuple[Callable[[Published, Path], None], str]] = {
 
 @pytest.mark.parametrize("url", [FILE, f"{WEB}/apt"], ids=["file", "http"])
 @pytest.mark.parametrize("name", SPOILT)
-def test_apt_refuses(name: str, url: str, store: Published, copied: Path, fresh: Fresh) -> None:
+def test_apt_refuses(name: str, url: str, store: Published, copied: Path, reader: Stock) -> None:
     spoil, reason = SPOILT[name]
     spoil(store, copied)
-    node = knows(fresh(copied), store.sources(url))
-    refused = node.sh("apt-get update --error-on=any", web=copied, check=False)
+    knows(reader, store.sources(url))
+    refused = reader.sh("apt-get update --error-on=any || apt-get install -y patroni-node", web=copied, check=False)
     assert refused.returncode != 0
     assert any(word in refused.output for word in reason.split("|")), refused.output
-    assert node.sh("apt-get install -y patroni-node", web=copied, check=False).returncode != 0
-    assert not node.has("/usr/bin/patroni-node")
+    assert not reader.has("/usr/bin/patroni-node")
 
 
 @pytest.mark.parametrize("url", [FILE, f"{WEB}/apt"], ids=["file", "http"])
-def test_apt_refuses_a_bit_of_a_package(url: str, store: Published, copied: Path, fresh: Fresh) -> None:
+def test_apt_refuses_a_bit_of_a_package(url: str, store: Published, copied: Path, reader: Stock) -> None:
     published.flipped(deb(copied))
-    node = knows(fresh(copied), store.sources(url))
-    refused = node.sh("apt-get update && apt-get install -y patroni-node", web=copied, check=False)
+    knows(reader, store.sources(url))
+    refused = reader.sh(
+        "apt-get update; apt-get install -y --no-install-recommends patroni-node", web=copied, check=False
+    )
     assert refused.returncode != 0
     assert "Hash Sum mismatch" in refused.output
-    assert not node.has("/usr/bin/patroni-node")
+    assert not reader.has("/usr/bin/patroni-node")
+    assert "patroni-node" not in reader.sh("dpkg-query -W; apt-get clean").output
 
 
-def test_an_older_suite_is_not_taken_for_a_newer_one(store: Published, copied: Path, fresh: Fresh) -> None:
+def test_an_older_suite_is_not_taken_for_a_newer_one(store: Published, copied: Path, reader: Stock) -> None:
     """A replay: whole and well signed, but of yesterday."""
-    node = knows(fresh(copied), store.sources(f"{WEB}/apt"))
+    knows(reader, store.sources(f"{WEB}/apt"))
     now = datetime.now(UTC)
     published.write(copied, store.suite(now))
-    node.sh("apt-get update", web=copied)
-    listed = next((node.root / "var/lib/apt/lists").glob("*InRelease"))
+    reader.sh("apt-get update --error-on=any", web=copied)
+    (listed,) = (reader.root / "var/lib/apt/lists").glob("*InRelease")
     kept = listed.read_text(encoding="utf-8")
     published.write(copied, store.suite(now - published.days(1)))
-    node.sh("apt-get update", web=copied, check=False)
+    reader.sh("apt-get update", web=copied, check=False)
     assert listed.read_text(encoding="utf-8") == kept
     published.write(copied, store.suite())
-    node.sh("apt-get update --error-on=any", web=copied)
+    reader.sh("apt-get update --error-on=any", web=copied)
     assert listed.read_text(encoding="utf-8") != kept
 
 
@@ -209,20 +219,20 @@ def test_after_a_rollback_apt_keeps_what_is_installed_until_told(
     move("2.0")
     node.sh("apt-get update && apt-get install -y probe")
     move("1.0")
-    node.sh("apt-get update --error-on=any && apt-get -y dist-upgrade")
+    node.sh("apt-get update --error-on=any && apt-get -y upgrade")
     assert node.sh(installed).output == "2.0"
     refused = node.sh("apt-get install -y probe/debian-12-stable", check=False)
     assert refused.returncode != 0 and "--allow-downgrades" in refused.output
     node.sh("apt-get install -y --allow-downgrades probe/debian-12-stable")
     assert node.sh(installed).output == "1.0"
-    # As docs/repositories.md has it: a pin above 1000 makes every upgrade follow the channel, also back.
+    # As docs/repositories.md has it: with a pin above 1000, an upgrade follows the channel, also back.
     move("2.0")
-    node.sh("apt-get update && apt-get -y dist-upgrade")
+    node.sh("apt-get update && apt-get -y upgrade")
     assert node.sh(installed).output == "2.0"
-    pin = "Package: *\nPin: release n=debian-12-stable\nPin-Priority: 1001\n"
-    (node.root / "etc/apt/preferences.d/patroni").write_text(pin, encoding="utf-8")
+    pin = "Package: probe\nPin: release o=Patroni Foundry, n=debian-12-stable\nPin-Priority: 1001\n"
+    (node.root / "etc/apt/preferences.d/patroni-node").write_text(pin, encoding="utf-8")
     move("1.0")
-    node.sh("apt-get update && apt-get -y --allow-downgrades dist-upgrade")
+    node.sh("apt-get update && apt-get -y --allow-downgrades upgrade")
     assert node.sh(installed).output == "1.0"
 
 
@@ -288,7 +298,8 @@ def query(built: Path, playground: Path) -> Query:
 
 def test_sstream_query_lists_the_image(store: Published, query: Query) -> None:
     url = f"file://{store.store}/streams/v1/index.sjson"
-    said = query.ask(url, "--json", "ftype=disk-kvm.img", "label=stable", keyring=store.public)
+    wanted = ("ftype=disk-kvm.img", "label=stable")
+    said = query.ask("--json", url, *wanted, keyring=store.public)
     assert said.returncode == 0, said.stderr
     (item,) = json.loads(said.stdout)
     name = streams.disk(store.version)
@@ -298,10 +309,11 @@ def test_sstream_query_lists_the_image(store: Published, query: Query) -> None:
     assert (item["path"], item["sha256"], item["size"]) == (path, disk.sha256, str(disk.size))
     assert item["item_url"] == f"file://{store.store}/{path}"
     assert item["pubname"] == f"{store.version.image}-{store.version.version}"
-    unsigned = query.ask(
-        url.replace("sjson", "json"), "--json", "ftype=disk-kvm.img", "label=stable", keyring=store.public
-    )
+    unsigned = query.ask("--json", url.replace("sjson", "json"), *wanted, keyring=store.public)
     assert json.loads(unsigned.stdout) == [item]
+    # As docs/repositories.md has it.
+    shown = query.ask("--max=1", "--output-format=%(item_url)s %(sha256)s", url, *wanted, keyring=store.public)
+    assert shown.stdout == f"file://{store.store}/{path} {disk.sha256}\n"
 
 
 @pytest.mark.parametrize("name", ["index.sjson", f"{DOMAIN}:debian-12.sjson"])

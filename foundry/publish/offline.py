@@ -15,6 +15,8 @@ from foundry.publish.version import Version
 # Where README tells to unpack it; add-source writes the place where it really is.
 DEFAULT_PLACE = "/srv"
 SOURCES = "offline.sources"
+# Where add-source puts it.
+INSTALLED = "/etc/apt/sources.list.d/patroni-node-offline.sources"
 
 
 def name(version: Version) -> str:
@@ -51,7 +53,7 @@ def tarball(version: Version, repository: Path, key: gpg.Key, texts: Path, targe
             "image": version.image,
             "version": version.version,
             "built": f"{version.built:%Y-%m-%d}",
-            "suite": suite,
+            "source": INSTALLED,
             "fingerprint": key.fingerprint,
             "count": len(packages),
             "size": files.human(sum(p.size for p in packages)),

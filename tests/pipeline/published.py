@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
 import ssl
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +18,7 @@ from foundry.publish import aptrepo, offline, streams
 from foundry.publish.version import File, Version
 from foundry.workspace import Workspace
 from tests.pipeline.harness import ROOT
-from tests.pipeline.mirrors import _Quiet as Quiet
+from tests.pipeline.mirrors import serving
 
 DOMAIN = "com.example.images"
 TEXTS = ROOT / "templates/offline"
@@ -111,16 +108,8 @@ def https(folder: Path, scratch: Path) -> Iterator[tuple[str, Path]]:
     run.run([*words, "-keyout", key, "-out", certificate], name="openssl", on_line=None)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"https://127.0.0.1:{server.server_port}", certificate
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(folder, context) as url:
+        yield url, certificate
 
 
 @dataclass(frozen=True)

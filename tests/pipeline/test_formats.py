@@ -188,13 +188,13 @@ def test_an_older_suite_is_not_taken_for_a_newer_one(store: Published, copied: P
 # going back
 
 
-def probe(folder: Path, version: str) -> aptrepo.Deb:
-    """A package of no use, in two versions."""
+def small(folder: Path, name: str, version: str) -> aptrepo.Deb:
+    """A package of no use."""
     tree = folder / version
     (tree / "DEBIAN").mkdir(parents=True)
-    control = f"Package: probe\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a\n"
+    control = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a\n"
     (tree / "DEBIAN/control").write_text(control, encoding="utf-8")
-    target = folder / f"probe-{version}.deb"
+    target = folder / f"{name}-{version}.deb"
     run.run(["dpkg-deb", "--root-owner-group", "--build", tree, target], name="dpkg-deb", on_line=None)
     return aptrepo.Deb(target, files.sha256(target))
 
@@ -207,7 +207,7 @@ def test_after_a_rollback_apt_keeps_what_is_installed_until_told(
     (root / "apt").mkdir(parents=True)
     indexes = {}
     for version in ("1.0", "2.0"):
-        indexes[version] = aptrepo.lay_out([probe(folder, version)], ["probe"], folder / f"r{version}")
+        indexes[version] = aptrepo.lay_out([small(folder, "probe", version)], ["probe"], folder / f"r{version}")
         shutil.copytree(folder / f"r{version}/pool", root / "apt/pool", dirs_exist_ok=True)
 
     def move(version: str) -> None:
@@ -262,6 +262,25 @@ def test_the_tarball_is_unpacked_where_apt_can_read_it(store: Published, fresh: 
     node.sh(
         f"mkdir '{place}'; mv /root/{top} '{place}'; '{place}/{top}/add-source'; apt-get install -qq -s patroni-node"
     )
+
+
+def test_what_apt_knew_of_a_network_that_is_gone_does_not_matter(
+    store: Published, copied: Path, playground: Path, fresh: Fresh
+) -> None:
+    """A higher version of Consul there, which could not be fetched any more."""
+    other = playground / "other"
+    newer = aptrepo.lay_out([small(other, "consul", "99.0")], ["consul"], other / "r")
+    now = datetime.now(UTC)
+    view = aptrepo.view(newer, "debian-12", "stable", store.key, store.scratch, date=now)
+    published.write(copied, view)
+    node = knows(fresh(copied), store.sources(f"{WEB}/apt"))
+    node.sh("apt-get update --error-on=any", web=copied)
+    tar = f"/mnt/store/{store.version.folder}/{offline.name(store.version)}"
+    top = offline.name(store.version).removesuffix(".tar")
+    said = node.sh(f"tar xf {tar} -C /srv; sh /srv/{top}/add-source").output
+    command = said.splitlines()[-1].removeprefix("Now: apt ")
+    assert "Inst consul (99.0" in node.sh("apt-get install -s patroni-node").output
+    assert "Inst consul (1." in node.sh(f"apt-get -s {command}").output
 
 
 def test_tarballs_of_a_version_differ_in_signatures_only(store: Published, playground: Path) -> None:

@@ -62,7 +62,8 @@ def test_the_readme_names_what_is_there(repository: Path) -> None:
         assert part in text
     assert "debian-12 20261124-6bacd652, built on 2026-11-24" in text
     assert "2 packages" in text
-    assert "apt install -t debian-12-offline patroni-node" in text
+    assert f"Dir::Etc::sourcelist={offline.INSTALLED} -o Dir::Etc::sourceparts=- patroni-node" in text
+    assert f"source={offline.INSTALLED}\n" in (TEXTS / "add-source").read_text(encoding="utf-8")
 
 
 @pytest.mark.real_process

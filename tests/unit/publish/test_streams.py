@@ -149,7 +149,7 @@ def test_a_channel_that_serves_nothing_or_no_qcow2_is_left_out(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-"domain", ["", "example", "Com.example", "com.example:images", "com..example", "com.example/x"]
+    "domain", ["", "example", "Com.example", "com.example:images", "com..example", "com.example/x"]
 )
 def test_a_domain_that_is_none_is_refused(domain: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no domain in reverse order"):

@@ -21,7 +21,7 @@ from typing import Any
 from debian.deb822 import Deb822
 
 from foundry import files, gpg, run
-from foundry.errors import CorruptArtifact, FoundryError
+from foundry.errors import ConfigError, CorruptArtifact, FoundryError
 from foundry.workspace import Workspace
 
 FOLDER = "apt"
@@ -35,12 +35,14 @@ ROOT = "patroni-node"
 _ONE_DIGEST = [w for name in ("MD5", "SHA1", "SHA512") for w in ("-o", f"APT::FTPArchive::{name}=false")]
 
 
-class NotClosed(FoundryError):
+class NotClosed(ConfigError):
     """The packages at hand do not contain all that they depend on."""
 
 
 class SameName(FoundryError):
     """A package has other bytes than one of the same name, version and architecture that is published already."""
+
+    code = 15
 
 
 @dataclass(frozen=True)

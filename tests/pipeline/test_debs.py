@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from foundry import run
-from foundry.run import Result
-from tests.pipeline.harness import gone, inv
+from tests.pipeline.harness import inv
+from tests.pipeline.stock import Stock, is_a_node, newest_archive, stock_debian
 
 VENV = "/usr/lib/patroni-venv"
-# The repository of the build and the packages appear below /mnt, for as long as the command runs.
-ENTER = """
-set -eu
-mount --bind "$1" "$3/mnt/archive"
-mount --bind "$2" "$3/mnt/debs"
-exec chroot "$3" env PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root sh -euc "$4"
-"""
-
-
-@dataclass(frozen=True)
-class Stock:
-    """A Debian 12 whose only source of packages is the repository of the build."""
-
-    root: Path
-    archive: Path
-    debs: Path
-
-    def sh(self, script: str, *, check: bool = True) -> Result:
-        """Run a shell script in it, with neither network nor a process that outlives it."""
-        words = ["sh", "-c", ENTER, "sh", str(self.archive), str(self.debs), str(self.root), script]
-        return run.run(
-            run.contained(words, network=False, proc=self.root / "proc"), on_line=None, check=check, timeout=300
-        )
-
-    def has(self, name: str) -> bool:
-        path = self.root / name.lstrip("/")
-        return path.is_symlink() or path.exists()
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +23,11 @@ def debs(built: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def stock(built: Path, debs: Path, playground: Path) -> Iterator[Stock]:
-    archive = max(built.glob("archive/*/stage.json"), key=lambda p: p.stat().st_mtime).parent
-    folder = Path(tempfile.mkdtemp(dir=playground, prefix="d"))
-    root = folder / "root"
-    source = f"deb [signed-by={archive}/key.gpg] copy:{archive} ./"
-    command = ["mmdebstrap", "--mode=root", "--variant=required", "--include=apt,systemd-sysv"]
-    command += ["--dpkgopt=force-unsafe-io", '--aptopt=APT::Sandbox::User "root"', "bookworm", str(root), source]
-    try:
-        run.run(run.contained(command), name="mmdebstrap", on_line=None)
-        for name in ("archive", "debs"):
-            (root / "mnt" / name).mkdir()
-        for path in (root / "etc/apt/sources.list.d").iterdir():
-            path.unlink()
+    """A Debian 12 whose only source of packages is the repository of the build."""
+    with stock_debian(built, playground) as found:
         line = "deb [signed-by=/mnt/archive/key.gpg] copy:/mnt/archive ./\n"
-        (root / "etc/apt/sources.list").write_text(line, encoding="utf-8")
-        yield Stock(root, archive, debs)
-    finally:
-        gone(folder)
-        shutil.rmtree(folder)
+        (found.root / "etc/apt/sources.list").write_text(line, encoding="utf-8")
+        yield Stock(found.root, {"archive": newest_archive(built), "debs": debs})
 
 
 @pytest.fixture(scope="module")
@@ -87,24 +44,11 @@ def test_lintian_has_nothing_to_say(debs: Path) -> None:
     assert [line for line in result.output.splitlines() if line[:2] in ("E:", "W:", "I:", "P:", "X:")] == []
 
 
-def test_all_are_installed_and_nothing_is_left_to_do(installed: Stock) -> None:
-    listed = installed.sh(
-        "dpkg-query -W -f '${Package} ${db:Status-Status}\\n' patroni-node patroni-venv consul"
-    ).output
-    assert {line.split()[1] for line in listed.splitlines()} == {"installed"}
-    assert installed.sh("dpkg --audit; apt-get check -qq").output == ""
-
-
-def test_no_cluster_exists(installed: Stock) -> None:
+def test_all_are_installed_and_no_cluster_exists(installed: Stock) -> None:
     """Trap 15."""
-    assert installed.sh("pg_lsclusters -h").output == ""
+    is_a_node(installed)
     assert not installed.has("/var/lib/postgresql/15")
     assert not installed.has("/etc/postgresql/15")
-
-
-def test_postgresql_service_is_masked_and_ours_are_enabled(installed: Stock) -> None:
-    units = installed.sh("systemctl is-enabled postgresql patroni patroni-node consul", check=False).output
-    assert units.splitlines() == ["masked", "enabled", "static", "enabled"]
 
 
 def test_patroni_answers(installed: Stock) -> None:

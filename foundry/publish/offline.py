@@ -1,0 +1,77 @@
+"""The apt repository of one version as one file, for machines that reach no network."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import jinja2
+
+from foundry import files, gpg, run
+from foundry.publish import aptrepo
+from foundry.publish.version import Version
+
+# Where README tells to unpack it; add-source writes the place where it really is.
+DEFAULT_PLACE = "/srv"
+SOURCES = "offline.sources"
+# Where add-source puts it.
+INSTALLED = "/etc/apt/sources.list.d/patroni-node-offline.sources"
+
+
+def name(version: Version) -> str:
+    """The name of the tarball of a version."""
+    return f"{_top(version)}.tar"
+
+
+def _top(version: Version) -> str:
+    return f"patroni-node-{version.version}-offline"
+
+
+def tarball(version: Version, repository: Path, key: gpg.Key, texts: Path, target: Path) -> Path:
+    """Write the tarball of a version to target; returns target.
+
+    version: only its image, name and manifest are used. repository: as aptrepo.lay_out() made it, on the file system
+    of target. texts: templates/offline. Two tarballs of a version differ in nothing but the time of their signatures.
+    Not compressed: .debs are.
+    """
+    index = (repository / "Packages").read_bytes()
+    packages = aptrepo.entries(index)
+    files.need_space(target.parent, 2 * sum(p.size for p in packages), "publish")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".offline.") as scratch:
+        folder = Path(scratch) / _top(version)
+        shutil.copytree(repository / "pool", folder / "pool", copy_function=aptrepo.link)
+        suite = aptrepo.suite_name(version.image, "offline")
+        for path, data in aptrepo.dists(index, suite, key, Path(scratch), date=version.built).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+        text = aptrepo.armored(key, Path(scratch))
+        files.write(folder / SOURCES, aptrepo.sources(f"file:{DEFAULT_PLACE}/{_top(version)}", suite, text))
+        shutil.copy(texts / "add-source", folder / "add-source")
+        facts = {
+            "top": _top(version),
+            "image": version.image,
+            "version": version.version,
+            "built": f"{version.built:%Y-%m-%d}",
+            "source": INSTALLED,
+            "fingerprint": key.fingerprint,
+            "count": len(packages),
+            "size": files.human(sum(p.size for p in packages)),
+        }
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(texts), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+        )
+        files.write(folder / "README", environment.get_template("README.j2").render(facts))
+        whole = Path(scratch) / "whole.tar"
+        run.run(_tar(folder, whole, version), name="tar", what="publish: the offline tarball")
+        whole.rename(target)
+    return target
+
+
+def _tar(folder: Path, target: Path, version: Version) -> list[str | Path]:
+    # https://reproducible-builds.org/docs/archives/; gnu: neither access times nor process numbers are in it.
+    return [
+        *("tar", "--create", "--format=gnu", "--sort=name", f"--mtime=@{int(version.built.timestamp())}"),
+        *("--owner=root:0", "--group=root:0", "--numeric-owner", "--mode=u=rwX,go=rX", "--hard-dereference"),
+        *("--directory", folder.parent, "--file", target, folder.name),
+    ]

@@ -105,24 +105,67 @@ def releases(c: Context, to: str = "", json: bool = False, set: list[str] = []) 
 
 @task(
     auto_shortflags=False,
+    positional=["old", "new"],
+    iterable=["set"],
+    help={
+        "old": "a version that is published, or a channel",
+        "new": "the same, to be compared with it",
+        "image": "its name, where the store has several",
+        "json": "print JSON",
+        "to": TO_HELP,
+        "set": SET_HELP,
+    },
+)
+def diff(
+    c: Context, old: str, new: str, image: str = "", json: bool = False, to: str = "", set: list[str] = []
+) -> None:
+    """Show what differs between two published versions: packages, settings, sources, tools, sizes."""
+
+    def act() -> list[str]:
+        from foundry.publish import releases as found
+
+        return found.difference(
+            configuration(set), WORKSPACE, old, new, title=image or None, to=_store(to), as_json=json
+        )
+
+    show(act)
+
+
+@task(
+    auto_shortflags=False,
     positional=["url"],
+    iterable=["set"],
     help={
         "url": "of the store: a folder or an address",
-        "key": "the publisher's public key, from where you trust it",
+        "key": "the publisher's public key, from where you trust it (default: publish.public_key)",
         "version": "a version or a channel (default: stable)",
         "image": "its name, where the store has several",
         "keep": "a folder for the version's files (default: they are removed)",
+        "set": SET_HELP,
     },
 )
-def verify_release(c: Context, url: str, key: str, version: str = "stable", image: str = "", keep: str = "") -> None:
+def verify_release(
+    c: Context,
+    url: str,
+    key: str = "",
+    version: str = "stable",
+    image: str = "",
+    keep: str = "",
+    set: list[str] = [],
+) -> None:
     """Check, with the public key alone, that all of a published version belongs together."""
 
     def act() -> list[str]:
         from foundry.publish import consumer
 
-        target = given(keep) if keep else None
         return consumer.verify_release(
-            WORKSPACE, _store(url) or "", given(key), wanted=version, title=image or None, keep=target
+            configuration(set),
+            WORKSPACE,
+            _store(url) or "",
+            given(key) if key else None,
+            wanted=version,
+            title=image or None,
+            keep=given(keep) if keep else None,
         )
 
     show(act)

@@ -55,6 +55,9 @@ CHANNEL = r"^[a-z][a-z0-9-]{0,30}$"
 ChannelName = Annotated[str, StringConstraints(pattern=CHANNEL)]
 Memory = Annotated[int, Field(ge=512, le=1024 * 1024)]
 Cpus = Annotated[int, Field(ge=1, le=256)]
+DOMAIN = r"^[a-z][a-z0-9-]*(\.[a-z0-9-]+)+$"
+Domain = Annotated[str, StringConstraints(pattern=DOMAIN, max_length=200)]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
 Seconds = Annotated[int, Field(ge=10, le=24 * 3600)]
 
 
@@ -136,14 +139,23 @@ class Verify(Section):
 
 
 class Publish(Section):
-    """Where proved images go, and who signs them. None for `to`: the folder store/ of the project."""
+    """Where proved images go, and who signs them. None for `to`: the folder store/ of the project.
+
+    endpoint, region: of S3. address: the URL at which readers find the store. domain: one's own in reverse order, which
+    begins the ids of simplestreams. public_key: what readers believe, who have no secret key.
+    """
 
     to: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
+    endpoint: Uri | None = None
+    region: Region | None = None
+    address: Uri | None = None
+    domain: Domain | None = None
     channel: ChannelName = "candidate"
     keep: Annotated[int, Field(ge=1, le=1000)] = 5
     key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     key_file: FilePath | None = None
     passphrase_file: FilePath | None = None
+    public_key: FilePath | None = None
     valid_days: Annotated[int, Field(ge=1, le=3650)] | None = None
     builder: Uri | None = None
 
@@ -195,7 +207,7 @@ def _publish(cfg: Config) -> Iterator[Conflict]:
         yield Conflict("publish.key_file", "names a key beside publish.key: one of them signs", ("publish.key",))
     if publish.passphrase_file and not publish.key_file:
         yield Conflict("publish.passphrase_file", "is for publish.key_file; gpg-agent asks for other keys' own")
-    for name in ("key_file", "passphrase_file"):
+    for name in ("key_file", "passphrase_file", "public_key"):
         path = getattr(publish, name)
         if path is not None and not path.is_file():
             yield Conflict(f"publish.{name}", f"there is no file {path}")

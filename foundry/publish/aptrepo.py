@@ -28,6 +28,8 @@ FOLDER = "apt"
 PRODUCT = "Patroni Foundry"
 ARCHITECTURE = "amd64"
 COMPONENT = "main"
+_AREA = f"{COMPONENT}/binary-{ARCHITECTURE}"
+_BY_HASH = f"{_AREA}/by-hash/SHA256"
 # What a stock Debian has is asked for too: it may have older versions than those that our packages want.
 STOCK = ("?essential", "?priority(required)", "apt", "systemd-sysv")
 ROOT = "patroni-node"
@@ -232,21 +234,31 @@ def dists(
     move, also where a channel goes back to an older version. valid_for: after which apt refuses it; None for never.
     by-hash comes first: whoever has read the old InRelease finds the old indexes, if they were left there.
     """
-    area = f"{COMPONENT}/binary-{ARCHITECTURE}"
-    packed = {f"{area}/Packages": index, f"{area}/Packages.xz": lzma.compress(index, preset=9 | lzma.PRESET_EXTREME)}
+    named = zip((f"{_AREA}/Packages", f"{_AREA}/Packages.xz"), packed(index), strict=True)
+    indexes = dict(named)
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".suite.") as name:
         folder = Path(name)
-        for path, data in packed.items():
+        for path, data in indexes.items():
             (folder / "suite" / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / "suite" / path).write_bytes(data)
         release = _release(folder / "suite", suite, date, valid_for)
         files.write(folder / "Release", release)
         signed = key.clearsign(release, folder)
         detached = key.detach(folder / "Release", folder / "Release.gpg", armor=True).read_bytes()
-        digests = {path: files.sha256(folder / "suite" / path) for path in packed}
-    view = {f"{area}/by-hash/SHA256/{digests[path]}": data for path, data in packed.items()}
-    view |= {"InRelease": signed.encode()} | packed | {"Release": release.encode(), "Release.gpg": detached}
+        digests = {path: files.sha256(folder / "suite" / path) for path in indexes}
+    view = {f"{_BY_HASH}/{digests[path]}": data for path, data in indexes.items()}
+    view |= {"InRelease": signed.encode()} | indexes | {"Release": release.encode(), "Release.gpg": detached}
     return {f"dists/{suite}/{path}": data for path, data in view.items()}
+
+
+def packed(index: bytes) -> tuple[bytes, bytes]:
+    """An index as apt reads it: as it is, and as small as xz makes it."""
+    return index, lzma.compress(index, preset=9 | lzma.PRESET_EXTREME)
+
+
+def by_hash(image: str, channel: str) -> str:
+    """The folder in a store that has a suite's indexes by their digest, old ones as well."""
+    return f"{FOLDER}/dists/{suite_name(image, channel)}/{_BY_HASH}"
 
 
 def _release(folder: Path, suite: str, date: datetime, valid_for: timedelta | None) -> str:
@@ -308,14 +320,6 @@ def sources(url: str, suite: str, armored: str) -> str:
         f"Architectures: {ARCHITECTURE}\n"
         f"Signed-By:\n{key}"
     )
-
-
-def armored(key: gpg.Key, scratch: Path) -> str:
-    """A key's public half as text."""
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".key.") as folder:
-        target = Path(folder) / "key.asc"
-        run.run([*key.command, "--armor", "--output", target, "--export", key.fingerprint], name="gpg-export")
-        return target.read_text(encoding="ascii")
 
 
 def unused(pool: Iterable[str], indexes: Iterable[bytes]) -> list[str]:

@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from foundry import files, gpg, image, lock, log, verify
 from foundry.config import Config
 from foundry.errors import ConfigError, FoundryError
 from foundry.publish import bundle, documents, ledger, signing
 from foundry.publish.ledger import Broken, State
-from foundry.publish.stores import Missing, Store, open_store
+from foundry.publish.session import opened
+from foundry.publish.stores import Missing, Store
 from foundry.workspace import Workspace
 
 SEEN = "seen.json"
@@ -43,31 +43,32 @@ class Consumer:
     memory: Path
 
     def state(self) -> State:
-        """What the store's index says. Raises BadSignature, Broken, Stale, Missing."""
+        """What the store's log leads to. Raises BadSignature, Missing, Stale; Broken where the index does not fit it.
+
+        Where the log goes on after what the index says, the log is right: a publisher was killed between the two, or
+        somebody has put an old index back.
+        """
         path = self.scratch / "index.asc"
         path.write_bytes(self.store.read(ledger.INDEX))
-        state, said = ledger.parse_index(gpg.opened(path, self.keys, self.scratch))
-        self._fresh(state, said)
-        self._recall(state)
-        return state
-
-    def _fresh(self, state: State, said: Mapping[str, Any]) -> None:
+        shown, said = ledger.parse_index(gpg.opened(path, self.keys, self.scratch))
         expires = said.get("expires")
         if expires and datetime.fromisoformat(expires) < datetime.now(UTC):
             raise Stale(
                 f"{self.store.url}: its index was good until {expires}",
                 hint="is this an old copy? its publisher renews it by `./inv promote` or `./inv publish`",
             )
-        replayed = State()
+        state, fits = State(), shown == State()
         for entry, digest in ledger.entries(self.store, 1, self.keys, self.scratch):
-            replayed = replayed.after(entry, digest)
-        if replayed.sequence > state.sequence:
-            raise Stale(
-                f"{self.store.url}: its log has {replayed.sequence} entries, and its index knows {state.sequence}",
-                hint="an old index was put back, or a publisher was interrupted: `./inv promote` finishes its work",
-            )
-        if replayed != state:
+            state = state.after(entry, digest)
+            fits = fits or state == shown
+        if not fits:
             raise Broken(f"{self.store.url}: its index is not what its log leads to")
+        if state != shown:
+            log.info(
+                f"the index is {state.sequence - shown.sequence} behind the log, which is signed as well: used that"
+            )
+        self._recall(state)
+        return state
 
     def _recall(self, state: State) -> None:
         """Compare with what was seen before, and remember this."""
@@ -142,21 +143,32 @@ def chosen(state: State, wanted: str, title: str | None = None) -> tuple[str, st
 
 
 def verify_release(
-    workspace: Workspace, url: str, public: Path, *, wanted: str, title: str | None, keep: Path | None = None
+    settings: Config,
+    workspace: Workspace,
+    url: str,
+    public: Path | None,
+    *,
+    wanted: str,
+    title: str | None,
+    keep: Path | None = None,
 ) -> list[str]:
     """Fetch a version, or what a channel points at, and check all that belongs to it; returns lines for a person.
 
-    public: the publisher's public key. keep: a folder for its files, which is made whole or not at all.
+    public: the publisher's public key, if not publish.public_key. keep: a folder for the version's files, which is made
+    whole or not at all.
     Raises BadSignature, Broken, Stale, ConfigError, StoreError.
     """
     if keep and keep.exists():
         raise ConfigError(f"--keep: {keep} is there already", hint="name a folder that is to be made")
+    public = public or settings.publish.public_key
+    if public is None:
+        raise ConfigError("whose signature shall hold?", hint="give --key FILE: the publisher's public key")
     with (
         lock.held(workspace, "wait until it has ended"),
         tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name,
+        opened(settings, workspace, url, Path(name)) as store,
     ):
         scratch = Path(name)
-        store = open_store(url)
         consumer = Consumer(store, gpg.keyring(public, scratch), scratch, workspace.build / SEEN)
         try:
             state = consumer.state()
@@ -176,6 +188,7 @@ def verify_release(
             f"version  {found} {version}, built {manifest['built']}",
             f"files    {len(sums)}, each with the sha256 that {bundle.SUMS} (signed) has",
             "contents two lists (CycloneDX, SPDX) that agree with the manifest; origin signed, about these files",
+            "packages those that are in the image, in apt's index and in the tarball",
             f"verdict  {len(verdict.outcomes)} of {len(verdict.outcomes)} checks passed, {verdict.ended}",
         ]
         return lines + ([f"kept     {keep}"] if keep else _dropped(target))
@@ -191,29 +204,30 @@ def published(settings: Config, workspace: Workspace, wanted: str) -> Path:
 
     Raises ConfigError where there is neither, nor an image of this name; else as verify_release does.
     """
-    url = settings.publish.url(workspace.root) or str(workspace.store)
-    with tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name:
+    with (
+        tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name,
+        opened(settings, workspace, None, Path(name)) as store,
+    ):
         scratch = Path(name)
-        store = open_store(url)
         if store.size(ledger.INDEX) is None:
             images = ", ".join(settings.images)
             raise ConfigError(
                 f"there is no image {wanted} in foundry.yml, and nothing is published in {store.url}",
                 hint=f"images: {images}; `./inv publish` makes channels",
             )
-        with signing.key(settings, workspace, scratch) as key:
-            consumer = Consumer(store, key.public(scratch / "own.gpg"), scratch, workspace.build / SEEN)
-            state = consumer.state()
-            title, version = chosen(state, wanted)
-            target = workspace.stage("fetched") / version
-            sums = target / bundle.SUMS
-            if not sums.is_file() or files.sha256(sums) != state.versions[title][version]:
-                with (
-                    lock.held(workspace, "wait until it has ended"),
-                    log.stage("fetch", f"{title} {version} of {store.url}"),
-                    files.whole_folder(target) as folder,
-                ):
-                    consumer.version(title, version, state, folder)
+        keys = signing.trusted(settings, workspace, scratch)
+        consumer = Consumer(store, keys, scratch, workspace.build / SEEN)
+        state = consumer.state()
+        title, version = chosen(state, wanted)
+        target = workspace.stage("fetched") / version
+        sums = target / bundle.SUMS
+        if not sums.is_file() or files.sha256(sums) != state.versions[title][version]:
+            with (
+                lock.held(workspace, "wait until it has ended"),
+                log.stage("fetch", f"{title} {version} of {store.url}"),
+                files.whole_folder(target) as folder,
+            ):
+                consumer.version(title, version, state, folder)
     release = image.load(target)
     if files.sha256(release.main) != release.digest:
         raise Broken(f"{release.main} was changed after it was fetched", hint=f"remove {target}")

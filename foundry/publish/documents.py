@@ -9,11 +9,11 @@ from pathlib import Path
 
 from foundry import evidence, files, gpg, image, verify
 from foundry.errors import CorruptArtifact
-from foundry.publish import contents, diff, page, provenance
+from foundry.publish import contents, diff, formats, page, provenance
 from foundry.publish.version import File, Version
 from foundry.workspace import Workspace
 
-PROVENANCE, PAGE, CHANGES = "provenance.json", "index.html", "changes"
+PROVENANCE, CHANGES = "provenance.json", "changes"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Documents:
             fingerprint=self.key.fingerprint,
             provenance=said,
         )
-        files.write(folder / PAGE, text)
+        files.write(folder / page.PAGE, text)
 
     def _changes(self, release: image.Release, folder: Path) -> diff.Diff | None:
         new = version_of(release, folder)
@@ -89,9 +89,10 @@ def problems(folder: Path, keys: Path, scratch: Path) -> list[str]:
     manifest = json.loads((folder / image.MANIFEST).read_text(encoding="utf-8"))
     said = provenance.opened(folder / PROVENANCE, keys, scratch)
     # These two came after the statement, and SHA256SUMS with its signature after them.
-    later = {PROVENANCE, PAGE, "SHA256SUMS", "SHA256SUMS.gpg"}
+    later = {PROVENANCE, page.PAGE, "SHA256SUMS", "SHA256SUMS.gpg"}
     present = [f for f in _files(folder) if f.name not in later]
     return [
         *sbom_check.wrong(folder / "sbom.cdx.json", folder / "sbom.spdx.json", manifest),
         *provenance.wrong(said, present, manifest),
+        *formats.problems(folder, manifest),
     ]

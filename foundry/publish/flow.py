@@ -6,81 +6,29 @@ Whoever is killed in between leaves what was served before, and the next run goe
 
 from __future__ import annotations
 
-import getpass
-import hashlib
-import json
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from foundry import config, files, gpg, image, lock, log
+from foundry import config, files, image, lock, log
 from foundry.config import Config
 from foundry.errors import ConfigError, CorruptArtifact
-from foundry.publish import bundle, gate, ledger, signing
+from foundry.publish import aptrepo, bundle, formats, gate, retention
 from foundry.publish.bundle import Bundle
 from foundry.publish.documents import Documents
-from foundry.publish.ledger import Broken, Entry, State
-from foundry.publish.stores import Missing, Store, open_store
+from foundry.publish.formats import Formats, Repository
+from foundry.publish.ledger import State
+from foundry.publish.session import Session, session
+from foundry.publish.shelf import everything
+from foundry.publish.stores import Missing, Store
 from foundry.publish.version import Version
 from foundry.settings import CHANNEL
 from foundry.workspace import Workspace
 
 KEY = "key.asc"
-SMALL = 8_000_000
-"""Bytes of a file that is read back to be compared; larger ones are compared by the store while they are uploaded."""
-
-
-@dataclass
-class Session:
-    """A store that is open for changes. key: signs them. scratch: removed at the end."""
-
-    settings: Config
-    workspace: Workspace
-    store: Store
-    key: gpg.Key
-    keys: Path
-    scratch: Path
-    state: State = field(default_factory=State)
-
-    def append(self, action: ledger.Action, name: str, version: str, **facts: str | None) -> None:
-        """Make an entry in the log; see ledger.append."""
-        entry = Entry(
-            self.state.sequence + 1,
-            self.state.head,
-            action,
-            name,
-            version,
-            who=f"{getpass.getuser()} ({self.key.user or self.key.fingerprint})",
-            when=_now(),
-            **facts,
-        )
-        self.state = ledger.append(self.store, self.state, entry, self.key, self.scratch)
-
-    def show(self) -> None:
-        """Let the store's readers see the state."""
-        days = self.settings.publish.valid_days
-        expires = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds") if days else None
-        text = ledger.index_text(self.state, _now(), expires)
-        self.store.replace(ledger.INDEX, self.key.clearsign(text, self.scratch).encode())
-
-
-@contextmanager
-def session(settings: Config, workspace: Workspace, to: str | None) -> Iterator[Session]:
-    """Open a store and read its state. to: its URL, if not the one in foundry.yml. Raises as its parts do."""
-    store = open_store(to or settings.publish.url(workspace.root) or str(workspace.store))
-    workspace.work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name:
-        scratch = Path(name)
-        with signing.key(settings, workspace, scratch) as key:
-            keys = key.public(scratch / "own.gpg")
-            found = Session(settings, workspace, store, key, keys, scratch)
-            found.state = ledger.read(store, keys, scratch)
-            yield found
+Upload = tuple[Path, str, str]
 
 
 def publish(
@@ -100,21 +48,19 @@ def publish(
     with lock.held(workspace, "wait until it has ended"), session(settings, workspace, to) as open_:
         title, version = str(release.manifest["name"]), str(release.manifest["version"])
         known = open_.state.versions.get(title, {}).get(version)
-        sent = 0
+        before, sent = open_.state.current(title, channel), 0
         if known is None:
-            documents = Documents(workspace, open_.key, _builder(open_), _published(open_, title, channel))
-            made = bundle.make(release, workspace.stage("releases") / version, open_.key, [documents.write])
-            try:
-                sent = _upload(open_.store, made)
-            finally:
-                shutil.rmtree(made.folder)
-            known = made.sums
-        before = open_.state.current(title, channel)
-        if before != version or version not in open_.state.versions.get(title, {}):
+            with _bundled(open_, release, channel) as (made, packages):
+                uploads = [*packages.uploads(), *made.uploads()]
+                sent = _upload(open_, uploads)
+                open_.append("publish", title, version, channel=channel, before=before, sums=made.sums)
+                # Another publisher may have taken packages out before it could know that they are needed.
+                sent += _upload(open_, [u for u in uploads if open_.store.size(u[1]) is None])
+        elif before != version:
             open_.append("publish", title, version, channel=channel, before=before, sums=known)
         _publish_key(open_)
         open_.show()
-        retired = _retire(open_, title)
+        retired = retention.retire(open_, title)
         return [
             f"image    {title} {version}",
             f"sent     {files.human(sent)} to {open_.store.url}",
@@ -123,20 +69,52 @@ def publish(
         ]
 
 
-def _upload(store: Store, made: Bundle) -> int:
-    """Bring all files of a version to a store where nothing names it yet; returns the bytes sent."""
-    sent = 0
-    for source, path, digest in made.uploads():
+@contextmanager
+def _bundled(open_: Session, release: image.Release, channel: str) -> Iterator[tuple[Bundle, Repository]]:
+    """Make all files of a version, which are removed after the block."""
+    workspace, title, version = open_.workspace, str(release.manifest["name"]), str(release.manifest["version"])
+    with formats.repository(workspace, release.manifest) as packages:
+        others = {f"{t} {v}": open_.shelf.read(open_.state, t, v, formats.INDEX) for t, v in everything(open_.state)}
+        aptrepo.refuse_changed(packages.index, others)
+        parts = [
+            Formats(packages, open_.key, workspace.templates / "offline").write,
+            Documents(workspace, open_.key, _builder(open_), _published(open_, title, channel)).write,
+        ]
+        made = bundle.make(release, workspace.stage("releases") / version, open_.key, parts)
+        try:
+            yield made, packages
+        finally:
+            shutil.rmtree(made.folder)
+
+
+def _upload(open_: Session, uploads: Iterable[Upload]) -> int:
+    """Bring files to a store, as they are here, where they may not be named yet; returns the bytes sent."""
+    store, sent = open_.store, 0
+    told = {f"{aptrepo.FOLDER}/{e.path}" for t, v in everything(open_.state) for e in _entries(open_, t, v)}
+    for source, path, digest in uploads:
         log.activity(f"publish: {path}")
-        sent += store.upload(source, path, digest)
-        if source.stat().st_size <= SMALL and hashlib.sha256(store.read(path)).hexdigest() != digest:
+        count = store.upload(source, path, digest)
+        if not count and path not in told and not _same(store, path, digest, open_.scratch):
             # Of the same size, from a run that was killed: what it had is not what was signed now.
             store.remove(path)
-            sent += store.upload(source, path, digest)
-    for source, path, _ in made.uploads():
+            count = store.upload(source, path, digest)
+        sent += count
         if store.size(path) != source.stat().st_size:
             raise CorruptArtifact(f"{path} in {store.url} is not what was uploaded", hint="run it again")
     return sent
+
+
+def _entries(open_: Session, title: str, version: str) -> list[aptrepo.Entry]:
+    return aptrepo.entries(open_.shelf.read(open_.state, title, version, formats.INDEX))
+
+
+def _same(store: Store, path: str, digest: str, scratch: Path) -> bool:
+    target = scratch / "same"
+    store.download(path, target)
+    try:
+        return files.sha256(target) == digest
+    finally:
+        target.unlink()
 
 
 def _builder(open_: Session) -> str:
@@ -144,19 +122,9 @@ def _builder(open_: Session) -> str:
 
 
 def _published(open_: Session, title: str, channel: str) -> Version | None:
-    """The version that a channel points at, as its manifest tells it. Raises Broken."""
+    """The version that a channel points at. Raises Broken."""
     current = open_.state.current(title, channel)
-    if current is None:
-        return None
-    folder = f"images/{title}/{current}"
-    sums = open_.store.read(f"{folder}/{bundle.SUMS}")
-    manifest = open_.store.read(f"{folder}/{image.MANIFEST}")
-    listed = bundle.parse_sums(sums.decode())
-    if hashlib.sha256(sums).hexdigest() != open_.state.versions[title][current] or hashlib.sha256(
-        manifest
-    ).hexdigest() != listed.get(image.MANIFEST):
-        raise Broken(f"{folder} in {open_.store.url} is not what was published", hint="see `./inv verify-release`")
-    return Version(title, current, (), json.loads(manifest))
+    return open_.shelf.version(open_.state, title, current) if current else None
 
 
 def _publish_key(open_: Session) -> None:
@@ -191,27 +159,6 @@ def rollback(settings: Config, workspace: Workspace, channel: str, *, name: str 
         return [f"channel  {channel} of {title}: {stack[-1]} -> {stack[-2]}"]
 
 
-def _retire(open_: Session, title: str) -> list[str]:
-    """Take the oldest versions out, but keep those that a channel points at; returns their names."""
-    versions = list(open_.state.versions.get(title, {}))
-    pointed = open_.state.pointed(title)
-    old = [v for v in versions[: max(0, len(versions) - open_.settings.publish.keep)] if v not in pointed]
-    for version in old:
-        open_.append("retire", title, version)
-    if old:
-        open_.show()
-    for version in old:
-        _remove(open_.store, title, version)
-    return old
-
-
-def _remove(store: Store, title: str, version: str) -> None:
-    folder = f"images/{title}/{version}"
-    # What makes the version whole goes first.
-    for name in sorted(store.names(folder), key=lambda n: (n != bundle.SIGNATURE, n != bundle.SUMS, n)):
-        store.remove(f"{folder}/{name}")
-
-
 def _check_channel(name: str) -> None:
     if not re.fullmatch(CHANNEL, name):
         raise ConfigError(
@@ -228,7 +175,3 @@ def _image_of(state: State, version: str) -> str:
             hint=f"there are {', '.join(known)}" if known else "`./inv publish` brings one there",
         )
     return found[0]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

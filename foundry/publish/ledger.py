@@ -68,17 +68,20 @@ class State:
     """What a log has led to.
 
     versions: of each image, version to the sha256 of its SHA256SUMS, in the order of publishing. channels: of each
-    image, channel to the versions that it has pointed at, the last one now; a rollback goes back in it.
+    image, channel to the versions that it has pointed at, the last one now; a rollback goes back in it. retired: of
+    each image, the versions that were taken out.
     """
 
     sequence: int = 0
     head: str = ""
     versions: Mapping[str, Mapping[str, str]] = None  # type: ignore[assignment]
     channels: Mapping[str, Mapping[str, tuple[str, ...]]] = None  # type: ignore[assignment]
+    retired: Mapping[str, tuple[str, ...]] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "versions", self.versions or {})
         object.__setattr__(self, "channels", self.channels or {})
+        object.__setattr__(self, "retired", self.retired or {})
 
     def current(self, image: str, channel: str) -> str | None:
         """The version that a channel points at."""
@@ -94,8 +97,10 @@ class State:
             raise Broken(f"{entry.path} does not follow entry {self.sequence} of the log")
         versions = dict(self.versions.get(entry.image, {}))
         channels = dict(self.channels.get(entry.image, {}))
+        retired = tuple(v for v in self.retired.get(entry.image, ()) if v != entry.version)
         if entry.action == "retire":
             versions.pop(entry.version, None)
+            retired = (*retired, entry.version)
             stacks = {name: tuple(v for v in stack if v != entry.version) for name, stack in channels.items()}
             channels = {name: stack for name, stack in stacks.items() if stack}
         else:
@@ -112,6 +117,7 @@ class State:
             head=digest,
             versions={**self.versions, entry.image: versions},
             channels={**self.channels, entry.image: channels},
+            retired={**self.retired, entry.image: retired},
         )
 
 
@@ -130,7 +136,8 @@ def parse_index(text: str) -> tuple[State, Mapping[str, Any]]:
     try:
         said = json.loads(text)
         channels = {i: {c: tuple(vs) for c, vs in cs.items()} for i, cs in said["channels"].items()}
-        return State(int(said["sequence"]), str(said["head"]), said["versions"], channels), said
+        retired = {i: tuple(vs) for i, vs in said.get("retired", {}).items()}
+        return State(int(said["sequence"]), str(said["head"]), said["versions"], channels, retired), said
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Broken(f"{INDEX} is signed, but no index of this program's: {error}") from error
 

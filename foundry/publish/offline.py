@@ -45,7 +45,7 @@ def tarball(version: Version, repository: Path, key: gpg.Key, texts: Path, targe
         for path, data in aptrepo.dists(index, suite, key, Path(scratch), date=version.built).items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(data)
-        text = aptrepo.armored(key, Path(scratch))
+        text = key.armored()
         files.write(folder / SOURCES, aptrepo.sources(f"file:{DEFAULT_PLACE}/{_top(version)}", suite, text))
         shutil.copy(texts / "add-source", folder / "add-source")
         facts = {

@@ -30,5 +30,17 @@ def key(settings: Config, workspace: Workspace, scratch: Path) -> Iterator[gpg.K
         raise ConfigError(
             "publish.key: there is no key to sign with",
             hint="set publish.key to a fingerprint of your own gpg (agent or smartcard), or publish.key_file to an "
-            f"exported secret key; to try it out: `--set publish.key={THROW_AWAY}` (docs/publishing.md)",
+            f"exported secret key; to try it out: `--set publish.key={THROW_AWAY}`; only to look at what is published, "
+            "publish.public_key will do (docs/publishing.md)",
         )
+
+
+def trusted(settings: Config, workspace: Workspace, scratch: Path) -> Path:
+    """The public key that a store's readers believe, as gpgv takes it: publish.public_key, else that of key().
+
+    Raises ConfigError where there is neither.
+    """
+    if settings.publish.public_key:
+        return gpg.keyring(settings.publish.public_key, scratch)
+    with key(settings, workspace, scratch) as own:
+        return own.public(scratch / "own.gpg")

@@ -21,7 +21,6 @@ from typing import Any
 import yaml
 
 from foundry import gpg
-from foundry.errors import ConfigError
 from foundry.publish.version import Version
 
 FOLDER = "streams/v1"
@@ -30,7 +29,6 @@ ARCHITECTURE = "amd64"
 DATATYPE = "image-downloads"
 # LXD reads this name only, incus the one of its own; both mean the same file.
 LXD_METADATA = "lxd.tar.xz"
-_DOMAIN = re.compile(r"[a-z][a-z0-9-]*(\.[a-z0-9-]+)+")
 
 
 @dataclass(frozen=True)
@@ -87,15 +85,6 @@ def serial(built: datetime) -> str:
     return f"{built.astimezone(UTC):%Y%m%d_%H%M%S}"
 
 
-def check_domain(domain: str) -> str:
-    """domain, when it can begin the ids of a stream; raises ConfigError."""
-    if not _DOMAIN.fullmatch(domain):
-        raise ConfigError(
-            f"publish.domain: {domain!r} is no domain in reverse order", hint="for example: com.example.images"
-        )
-    return domain
-
-
 def view(
     channels: Mapping[tuple[str, str], Sequence[Served]],
     domain: str,
@@ -113,7 +102,6 @@ def view(
     A version without a qcow2 is left out, since these clients can use no other disk.
     Products come before the index, and what is signed before the same without a signature.
     """
-    check_domain(domain)
     updated = format_datetime(date.astimezone(UTC))
     found: dict[str, bytes] = {}
     index: dict[str, Any] = {}

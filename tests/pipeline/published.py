@@ -52,8 +52,7 @@ class Published:
 
     def sources(self, url: str) -> str:
         """The .sources file for this store at a URL."""
-        armored = aptrepo.armored(self.key, self.scratch)
-        return aptrepo.sources(url, aptrepo.suite_name(self.version.image, "stable"), armored)
+        return aptrepo.sources(url, aptrepo.suite_name(self.version.image, "stable"), self.key.armored())
 
 
 def publish(built: Path, folder: Path) -> Published:

@@ -13,6 +13,9 @@ class FakeKey(gpg.Key):
     def clearsign(self, text: str, scratch: Path) -> str:
         return f"signed by {self.fingerprint}\n{text}"
 
+    def armored(self) -> str:
+        return f"key of {self.fingerprint}\n"
+
     def detach(self, path: Path, target: Path, *, armor: bool = False) -> Path:
         target.write_text(f"{self.fingerprint} {armor} {path.read_text(encoding='utf-8')}", encoding="utf-8")
         return target

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,8 @@ from tests.unit.publish import small_image
 from tests.unit.publish.made_versions import BOOT
 
 NAME = "debian-12"
-LAUNCHING = Path(__file__).parents[3] / "docs" / "launching.md"
+ROOT = Path(__file__).parents[3]
+LAUNCHING = ROOT / "docs" / "launching.md"
 NOW = datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -32,23 +35,29 @@ class Project:
     def at(cls, folder: Path, **publish: Any) -> Project:
         workspace = Workspace(folder / "project", folder / "project" / "build", "run")
         files.write(workspace.image_suite / "test_x.py", "def test(): pass\n")
+        shutil.copytree(ROOT / "templates" / "offline", workspace.templates / "offline")
         files.write(workspace.launching, LAUNCHING.read_text(encoding="utf-8"))
         facts = {"images": {NAME: {}}, "publish": {"key": "throw-away", "to": str(folder / "store"), **publish}}
         return cls(workspace, Config.model_validate(facts), folder / "store")
 
-    def build(self, version: str, *outcomes: Outcome, **changes: Any) -> Path:
-        """An image and its verdict; returns the manifest's path. changes: of the verdict."""
+    def build_with(self, version: str, **facts: Any) -> Path:
+        """An image whose manifest says something else. The disk's contents are not compared with it."""
+        return self.build(version, facts=facts)
+
+    def build(self, version: str, *outcomes: Outcome, facts: Mapping[str, Any] | None = None, **changes: Any) -> Path:
+        """An image and its verdict; returns the manifest's path. facts: of the manifest. changes: of the verdict."""
         folder = self.workspace.images / version
         disk = folder / f"{NAME}-{version}.qcow2"
         files.write(disk, f"disk of {version}\n" * 100)
-        facts = {
+        manifest = {
             **small_image.manifest(),
+            **(facts or {}),
             "name": NAME,
             "version": version,
             "built": NOW,
             "files": [{"name": disk.name, "sha256": files.sha256(disk), "size": disk.stat().st_size}],
         }
-        files.write_json(folder / image.MANIFEST, facts)
+        files.write_json(folder / image.MANIFEST, manifest)
         passed = outcomes or (Outcome("a", "booted", "passed", 1.0), Outcome("b", "rebooted", "passed", 1.0))
         known: dict[str, Any] = {
             "image": files.sha256(disk),
@@ -90,5 +99,5 @@ class Project:
     def check(self, wanted: str = "candidate", **options: Any) -> list[str]:
         """What a consumer finds."""
         return consumer.verify_release(
-            self.workspace, str(self.store), self.key(), wanted=wanted, title=None, **options
+            self.settings, self.workspace, str(self.store), self.key(), wanted=wanted, title=None, **options
         )

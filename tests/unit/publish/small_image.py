@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foundry.publish.formats import Repository
 from foundry.publish.licences import MIT_TEXT
 
 STATUS = """Package: bash
@@ -191,3 +193,18 @@ def manifest() -> dict[str, Any]:
         },
         "tools": {"packer": "Packer v1.6.6", "python": "3.11.2"},
     }
+
+
+def repository(folder: Path, manifest: Mapping[str, Any]) -> Repository:
+    """The packages of its manifest, each of which is a file with its own name in it."""
+    rows = []
+    for package in manifest["packages"]:
+        name, version, arch = (str(package[key]) for key in ("name", "version", "arch"))
+        path = f"pool/{name}/{name}_{version.rpartition(':')[2]}_{arch}.deb"
+        put(folder, path, name)
+        about = {"Package": name, "Version": version, "Architecture": arch, "Filename": path}
+        about |= {"Size": str(len(name)), "SHA256": str(package["sha256"])}
+        rows.append("".join(f"{key}: {value}\n" for key, value in about.items()))
+    index = "\n".join(rows).encode()
+    put(folder, "Packages", index.decode())
+    return Repository(folder, index)

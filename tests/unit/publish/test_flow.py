@@ -11,9 +11,10 @@ from foundry.publish import flow, ledger, releases
 from foundry.publish.gate import Refused
 from foundry.publish.ledger import Conflict
 from foundry.publish.local import LocalStore
+from foundry.publish.session import reading, session
 from tests.unit.publish.publishing import NAME, Project
 
-pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents")]
+pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def project(tmp_path: Path) -> Project:
 
 
 def served(project: Project) -> dict[str, dict[str, str]]:
-    with flow.session(project.settings, project.workspace, None) as open_:
-        found = releases.as_plain(open_.state, [])
+    with reading(project.settings, project.workspace, None) as open_:
+        found = releases.as_plain(open_, [])
     return {"channels": found["channels"].get(NAME, {}), "versions": found["versions"].get(NAME, [])}
 
 
@@ -38,6 +39,7 @@ def test_a_version_is_published_and_its_channel_points_at_it(project: Project) -
     assert served(project) == {"channels": {"candidate": "1"}, "versions": ["1"]}
     folder = project.store / "images" / NAME / "1"
     assert sorted(p.name for p in folder.iterdir()) == [
+        "Packages",
         "SHA256SUMS",
         "SHA256SUMS.gpg",
         "boot.json",
@@ -45,8 +47,11 @@ def test_a_version_is_published_and_its_channel_points_at_it(project: Project) -
         "changes.md",
         "console.log",
         f"{NAME}-1.qcow2",
+        "incus.json",
+        "incus.tar.xz",
         "index.html",
         "manifest.json",
+        "patroni-node-1-offline.tar",
         "provenance.json",
         "sbom.cdx.json",
         "sbom.spdx.json",
@@ -96,7 +101,7 @@ def test_promote_and_rollback_move_pointers_only(project: Project) -> None:
 def test_the_log_says_who_when_from_and_to(project: Project) -> None:
     project.publish("1")
     project.publish("2")
-    with flow.session(project.settings, project.workspace, None) as open_:
+    with session(project.settings, project.workspace, None) as open_:
         found = [entry for entry, _ in ledger.entries(open_.store, 1, open_.keys, open_.scratch)]
     assert [(e.action, e.channel, e.before, e.version) for e in found] == [
         ("publish", "candidate", None, "1"),
@@ -151,44 +156,42 @@ class Killed(BaseException):
     """This process ends here."""
 
 
-@pytest.mark.parametrize("number", [0, 1, 7, 13, 14, 15, 16])
-def test_a_run_that_ends_anywhere_leaves_what_was_served_and_the_next_one_finishes(
-    project: Project, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    """Before the first, second, … change of the store."""
-    project.publish("1")
-    project.build("2")
-    left = number
+def interrupted(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
+    """Let the process end before the change of the store of this number; returns what was changed until then."""
+    done: list[str] = []
 
     def wrapped(name: str) -> None:
         real = getattr(LocalStore, name)
 
         def act(self: LocalStore, *args: object) -> object:
-            nonlocal left
-            if left == 0:
+            if len(done) == number:
                 raise Killed
-            left -= 1
+            done.append(name)
             return real(self, *args)
 
         monkeypatch.setattr(LocalStore, name, act)
 
-    with monkeypatch.context() as patch:
-        monkeypatch, kept = patch, monkeypatch
-        for name in ("upload", "create", "replace"):
-            wrapped(name)
-        ended = False
-        try:
-            project.publish("2")
-        except Killed:
-            ended = True
-        monkeypatch = kept
-    assert ended is (number < 16)
-    if ended:
-        # Seen through the index alone, as a consumer does.
-        state, _ = ledger.parse_index(index(project))
-        assert state.current(NAME, "candidate") == "1"
+    for name in ("upload", "create", "replace", "remove"):
+        wrapped(name)
+    return done
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 25, 26, 27, 28, 29])
+def test_a_run_that_ends_anywhere_leaves_what_was_served_and_the_next_one_finishes(tmp_path: Path, number: int) -> None:
+    project = Project.at(tmp_path, keep=1)
+    project.publish("1", "stable")
     project.publish("2")
-    assert served(project) == {"channels": {"candidate": "2"}, "versions": ["1", "2"]}
+    with pytest.MonkeyPatch.context() as patch:
+        done = interrupted(patch, number)
+        with pytest.raises(Killed):
+            project.publish("3")
+    # Through the index alone, as it is seen by whoever does not read the log.
+    state, _ = ledger.parse_index(index(project))
+    assert state.current(NAME, "candidate") == ("3" if "replace" in done else "2")
+    assert project.check()[1].startswith(f"version  {NAME} {'3' if 'create' in done else '2'}, ")
+    project.publish("3")
+    assert served(project) == {"channels": {"candidate": "3", "stable": "1"}, "versions": ["1", "3"]}
+    assert sorted(p.name for p in (project.store / "images" / NAME).iterdir()) == ["1", "3"]
     project.check()
 
 
@@ -199,7 +202,7 @@ def index(project: Project) -> str:
 
 def test_of_two_publishers_one_wins_and_the_other_says_so(project: Project) -> None:
     project.publish("1")
-    with flow.session(project.settings, project.workspace, None) as slow:
+    with session(project.settings, project.workspace, None) as slow:
         project.publish("2")
         with pytest.raises(Conflict, match="somebody else has changed") as caught:
             slow.append("promote", NAME, "1", channel="stable")

@@ -17,8 +17,7 @@ TOP = "patroni-node-20261124-6bacd652-offline"
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(aptrepo, "armored", lambda key, scratch: f"key of {key.fingerprint}\n")
+def repository(tmp_path: Path) -> Path:
     aptrepo.lay_out([deb(tmp_path, "a"), deb(tmp_path, "b", "1:2")], ["a", "b"], tmp_path / "repository")
     return tmp_path / "repository"
 

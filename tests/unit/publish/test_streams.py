@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from foundry.errors import ConfigError
 from foundry.publish import streams
 from foundry.publish.streams import Served
 from foundry.publish.version import File, Version
@@ -146,14 +145,6 @@ def test_a_channel_that_serves_nothing_or_no_qcow2_is_left_out(tmp_path: Path) -
     assert set(view(tmp_path, stable=[served(9, kind="raw")])) == {"index.sjson", "index.json"}
     mixed = products(tmp_path, stable=[served(17, kind="raw"), served(9)])["stable"]
     assert list(mixed["versions"]) == ["20261124_090000"]
-
-
-@pytest.mark.parametrize(
-    "domain", ["", "example", "Com.example", "com.example:images", "com..example", "com.example/x"]
-)
-def test_a_domain_that_is_none_is_refused(domain: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no domain in reverse order"):
-        streams.view({}, domain, KEY, tmp_path, date=NOW)
 
 
 # incus.tar.xz

@@ -65,7 +65,7 @@ def metadata(image: str, version: str, manifest: Mapping[str, Any]) -> bytes:
     member = tarfile.TarInfo("metadata.yaml")
     member.size, member.mtime, member.mode = len(text), int(built.timestamp()), 0o644
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:xz", format=tarfile.GNU_FORMAT, preset=9) as archive:
+    with tarfile.open(fileobj=packed, mode="w:xz", format=tarfile.GNU_FORMAT, preset=0) as archive:
         archive.addfile(member, io.BytesIO(text))
     return packed.getvalue()
 

@@ -2,48 +2,107 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from foundry.publish import contents
+from foundry import gpg, run
+from foundry.publish import contents, flow
 from foundry.publish.formats import Repository
 from foundry.publish.version import Version
 from foundry.publish.views import Views
 from foundry.workspace import Workspace
 from tests.unit.publish import small_image
+from tests.unit.publish.publishing import Project
 
 
-@pytest.fixture
-def small_contents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A disk of these tests is a line of text, and a package is its name; what the disk holds lies beside it."""
+USER = "Somebody"
+Keys = Mapping[str, gpg.Key]
+
+
+@pytest.fixture(scope="session")
+def kept_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
+    """Two keys, "publisher" and "other", whose agents stay until the tests end: to start one takes longer than to sign.
+
+    An agent ends with the command that it was started with, and that with this process.
+    """
+    root = tmp_path_factory.mktemp("keys")
+    found: dict[str, gpg.Key] = {}
+    with ExitStack() as stack:
+        for name in ("publisher", "other"):
+            made = gpg.throw_away(root / name, f"{USER}: {name}")
+            home = ["--homedir", str(root / name)]
+            agent = run.contained(["gpg-agent", *home, "--daemon", "--", "sh", "-c", "echo up; exec sleep infinity"])
+            process = stack.enter_context(run.Process(agent, name="agent"))
+            stack.callback(process.stop, grace=0)
+            assert any(line == "up" for line in process.heard())
+            quick = ("gpg", *home, "--batch", "--yes", "--no-tty", "--no-autostart", *gpg._UNLOCKED)
+            found[name] = gpg.Key(quick, made.fingerprint, made.user)
+        yield found
+
+
+def lighten(patch: pytest.MonkeyPatch, keys: Keys, folder: Path) -> None:
+    """Make publishing cheap: small images and packages, keys that are made already, and no power cut to outlast."""
 
     def read(image: Path, manifest: Mapping[str, Any], scratch: Path) -> contents.Contents:
-        root = tmp_path / "small"
+        root = folder / "small"
         known = {**manifest, "packages": small_image.manifest()["packages"]}
         return contents.found(root if root.exists() else small_image.tree(root), known)
 
     @contextmanager
     def repository(workspace: Workspace, manifest: Mapping[str, Any]) -> Iterator[Repository]:
-        yield small_image.repository(tmp_path / "packages", manifest)
+        yield small_image.repository(folder / "packages", manifest)
 
     def tarball(version: Version, packed: Path, key: object, texts: Path, target: Path) -> None:
         with tarfile.open(target, "w") as archive:
             archive.add(packed / "pool", f"{target.stem}/pool")
 
-    monkeypatch.setattr("foundry.publish.documents.contents.read", read)
-    monkeypatch.setattr("foundry.publish.formats.offline.tarball", tarball)
-    monkeypatch.setattr("foundry.publish.flow.formats.repository", repository)
+    patch.setattr("foundry.publish.documents.contents.read", read)
+    patch.setattr("foundry.publish.formats.offline.tarball", tarball)
+    patch.setattr("foundry.publish.flow.formats.repository", repository)
+    patch.setattr(gpg, "throw_away", lambda home, user: keys[home.name])
+    patch.setattr(os, "fsync", lambda _: None)
+
+
+def without_views(patch: pytest.MonkeyPatch) -> None:
+    """Do not write what apt and others read: it takes seconds, and has tests of its own."""
+    patch.setattr(Views, "files", lambda *_: iter(()))
+
+
+@pytest.fixture
+def small_contents(monkeypatch: pytest.MonkeyPatch, kept_keys: Keys, tmp_path: Path) -> None:
+    """A disk of these tests is a line of text, and a package is its name; what the disk holds lies beside it."""
+    lighten(monkeypatch, kept_keys, tmp_path)
 
 
 @pytest.fixture
 def no_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What apt and others read is not written: it takes seconds, and has tests of its own."""
-    monkeypatch.setattr(Views, "files", lambda *_: iter(()))
+    """See without_views."""
+    without_views(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def two_published(kept_keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that has published 1 and 2, and 1 as stable; to be copied, not changed.
+
+    The two differ in every file, so that one in place of the other is a change.
+    """
+    folder = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        lighten(patch, kept_keys, folder / "made")
+        without_views(patch)
+        found = Project.at(folder / "published")
+        found.publish("1")
+        found.build_with("2", packages=small_image.manifest()["packages"][::-1])
+        found.publish("2")
+        flow.promote(found.settings, found.workspace, "1", channel="stable", to=None)
+        found.key()
+    return found
 
 
 @pytest.fixture

@@ -40,6 +40,13 @@ class Project:
         facts = {"images": {NAME: {}}, "publish": {"key": "throw-away", "to": str(folder / "store"), **publish}}
         return cls(workspace, Config.model_validate(facts), folder / "store")
 
+    def copy(self, folder: Path, **publish: Any) -> Project:
+        """This project and its store in another folder. publish: settings that are other ones there."""
+        shutil.copytree(self.store.parent, folder, dirs_exist_ok=True)
+        moved = replace(self.workspace, root=folder / "project", build=folder / "project" / "build")
+        known = self.settings.publish.model_copy(update={"to": str(folder / "store"), **publish})
+        return Project(moved, self.settings.model_copy(update={"publish": known}), folder / "store")
+
     def build_with(self, version: str, **facts: Any) -> Path:
         """An image whose manifest says something else. The disk's contents are not compared with it."""
         return self.build(version, facts=facts)
@@ -75,11 +82,12 @@ class Project:
         }
         path = verify.verdict_path(disk)
         console = self.workspace.build / "console.log"
-        files.write(console, "Debian GNU/Linux 12\n")
-        known["evidence"] = evidence.write(path, console, [replace(BOOT, phase=p) for p in verify.PHASES], "secret")
+        files.write(console, f"Debian GNU/Linux 12 {version}\n")
+        boots = [replace(BOOT, phase=p, kernel=BOOT.kernel + sum(version.encode())) for p in verify.PHASES]
+        known["evidence"] = evidence.write(path, console, boots, "secret")
         found = Verdict(**{**known, **changes}, outcomes=passed)
         files.write_json(path, {**asdict(found), "passed": found.passed})
-        files.write(path.with_suffix(".xml"), "<testsuites/>\n")
+        files.write(path.with_suffix(".xml"), f'<testsuites name="{version}"/>\n')
         return folder / image.MANIFEST
 
     def publish(self, version: str, channel: str = "candidate") -> list[str]:

@@ -24,12 +24,8 @@ pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    found = Project.at(tmp_path)
-    found.publish("1")
-    found.publish("2")
-    flow.promote(found.settings, found.workspace, "1", channel="stable", to=None)
-    return found
+def project(two_published: Project, tmp_path: Path) -> Project:
+    return two_published.copy(tmp_path / "copy")
 
 
 def version(project: Project, name: str) -> Path:

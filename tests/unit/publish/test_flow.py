@@ -177,10 +177,10 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [0, 1, 7, 25, 26, 27, 28, 29])
-def test_a_run_that_ends_anywhere_leaves_what_was_served_and_the_next_one_finishes(tmp_path: Path, number: int) -> None:
-    project = Project.at(tmp_path, keep=1)
-    project.publish("1", "stable")
-    project.publish("2")
+def test_a_run_that_ends_anywhere_leaves_what_was_served_and_the_next_one_finishes(
+    two_published: Project, tmp_path: Path, number: int
+) -> None:
+    project = two_published.copy(tmp_path / "copy", keep=1)
     with pytest.MonkeyPatch.context() as patch:
         done = interrupted(patch, number)
         with pytest.raises(Killed):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from foundry import files, gpg, image, lock, log, verify
+from foundry import evidence, files, gpg, image, lock, log, verify
 from foundry.config import Config
 from foundry.errors import ConfigError, FoundryError
 from foundry.publish import bundle, documents, ledger, signing
@@ -96,21 +96,31 @@ class Consumer:
             sums = bundle.parse_sums((target / bundle.SUMS).read_text(encoding="utf-8"))
         except ValueError as error:
             raise Broken(f"{folder}/{bundle.SUMS}: {error}") from error
+        lacking = documents.expected(version, sums) - sums.keys()
+        if lacking:
+            raise Broken(
+                f"{folder}/{bundle.SUMS} names no {', '.join(sorted(lacking))}",
+                hint="was it published by an older program, or by another one? its publisher can bring a new version",
+            )
         for name, digest in sums.items():
             log.activity(f"fetching {name}")
             self.store.download(f"{folder}/{name}", target / name)
             if files.sha256(target / name) != digest:
                 (target / name).unlink()
                 raise Broken(f"{folder}/{name} is not what {bundle.SUMS} says")
-        _proved(title, version, sums, target)
-        wrong = documents.problems(target, self.keys, self.scratch)
+        try:
+            _proved(title, version, sums, target)
+            wrong = documents.problems(target, self.keys, self.scratch)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            # All others are read by what says so itself where they make no sense.
+            raise Broken(f"{folder}/{image.MANIFEST} is not as this program writes it: {error!r}") from error
         if wrong:
             raise Broken(f"what is said about {version} does not fit it", details="\n".join(wrong))
         return sums
 
 
 def _proved(title: str, version: str, sums: Mapping[str, str], folder: Path) -> None:
-    """Raise Broken unless manifest and verdict are about this version's disk, and all checks have passed."""
+    """Raise Broken unless manifest, verdict and evidence are about this version's disk, and all checks have passed."""
     manifest = json.loads((folder / image.MANIFEST).read_text(encoding="utf-8"))
     if (manifest["name"], manifest["version"]) != (title, version):
         raise Broken(f"{image.MANIFEST} is about {manifest['name']} {manifest['version']}")
@@ -125,6 +135,9 @@ def _proved(title: str, version: str, sums: Mapping[str, str], folder: Path) -> 
         raise Broken(f"{bundle.VERDICT} is about another image (sha256 {verdict.image[:12]}…) than {disk['name']}")
     if not verdict.passed or str(verdict.machine) != "vm":
         raise Broken(f"{bundle.VERDICT} does not say that every check has passed in a virtual machine")
+    for kind in evidence.KINDS:
+        if verdict.evidence.get(kind) != sums[kind]:
+            raise Broken(f"{kind} is not the one that {bundle.VERDICT} was made with")
 
 
 def chosen(state: State, wanted: str, title: str | None = None) -> tuple[str, str]:

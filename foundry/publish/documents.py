@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from foundry import evidence, files, gpg, image, verify
 from foundry.errors import CorruptArtifact
-from foundry.publish import contents, diff, formats, page, provenance
+from foundry.publish import bundle, contents, diff, formats, page, provenance, sbom_check
+from foundry.publish.sbom_check import CYCLONEDX, SPDX
 from foundry.publish.version import File, Version
 from foundry.workspace import Workspace
 
 PROVENANCE, CHANGES = "provenance.json", "changes"
+# These come after the statement of the others' origin, so it cannot speak of them.
+LATER = {PROVENANCE, page.PAGE, bundle.SUMS, bundle.SIGNATURE}
 
 
 @dataclass(frozen=True)
@@ -79,20 +83,23 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def expected(version: str, names: Iterable[str]) -> set[str]:
+    """The names of what every version has beside its disks. names: those that it has, since some go with a qcow2."""
+    by_itself = {image.MANIFEST, bundle.VERDICT, bundle.REPORT, *evidence.KINDS}
+    written = {CYCLONEDX, SPDX, PROVENANCE, f"{CHANGES}.md", f"{CHANGES}.json", page.PAGE}
+    return by_itself | written | formats.expected(version, names)
+
+
 def problems(folder: Path, keys: Path, scratch: Path) -> list[str]:
     """What does not belong together in a version's folder, whose files are those that its checksums name.
 
     Raises BadSignature where the statement of its origin is not signed with one of keys.
     """
-    from foundry.publish import sbom_check
-
     manifest = json.loads((folder / image.MANIFEST).read_text(encoding="utf-8"))
     said = provenance.opened(folder / PROVENANCE, keys, scratch)
-    # These two came after the statement, and SHA256SUMS with its signature after them.
-    later = {PROVENANCE, page.PAGE, "SHA256SUMS", "SHA256SUMS.gpg"}
-    present = [f for f in _files(folder) if f.name not in later]
+    present = [f for f in _files(folder) if f.name not in LATER]
     return [
-        *sbom_check.wrong(folder / "sbom.cdx.json", folder / "sbom.spdx.json", manifest),
+        *sbom_check.wrong(folder / CYCLONEDX, folder / SPDX, manifest),
         *provenance.wrong(said, present, manifest),
         *formats.problems(folder, manifest),
     ]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,31 +75,72 @@ def _stream(folder: Path, disk: str) -> dict[str, Any]:
     }
 
 
+def expected(version: str, names: Iterable[str]) -> set[str]:
+    """The names of these files, of a version that has files of these names."""
+    incus = {STREAM, streams.METADATA} if any(name.endswith(".qcow2") for name in names) else set()
+    return {INDEX, offline.name(Version("", version, (), {}))} | incus
+
+
 def problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     """What of these files is about another image than the manifest in a version's folder."""
     index = (folder / INDEX).read_bytes()
+    try:
+        entries = aptrepo.entries(index)
+    except (KeyError, ValueError) as error:
+        return [f"{INDEX} is no index of packages: {error!r}"]
     inside = {(str(p["name"]), str(p["version"]), str(p["arch"])): str(p["sha256"]) for p in manifest["packages"]}
-    entries = aptrepo.entries(index)
     found = [
         f"{INDEX}: {e.name} {e.version} is not the package that is in the image"
         for e in entries
         if inside.get((e.name, e.version, e.arch)) != e.sha256
     ]
+    # Debian has the others as well, but nobody else has these.
+    own = {str(row["sha256"]) for row in manifest["inputs"]["debs"]} - {e.sha256 for e in entries}
+    found += [f"{INDEX} has no {name} {version}" for (name, version, _), sha256 in inside.items() if sha256 in own]
     version = Version(str(manifest["name"]), str(manifest["version"]), (), manifest)
-    found += _packed(folder / offline.name(version), {e.path: e.sha256 for e in entries})
-    disk = next((str(f["name"]) for f in manifest["files"] if str(f["name"]).endswith(".qcow2")), None)
-    if disk and json.loads((folder / STREAM).read_text(encoding="utf-8")) != _stream(folder, disk):
-        found.append(f"{STREAM} is about other files than {streams.METADATA} and {disk}")
-    return found
+    return [*found, *_packed(folder / offline.name(version), index, entries), *_described(folder, version)]
 
 
-def _packed(tarball: Path, packages: Mapping[str, str]) -> list[str]:
-    """What differs between the packages in a tarball and those of an index (path to sha256)."""
-    left = dict(packages)
-    with tarfile.open(tarball) as archive:
-        for member in archive:
-            path = member.name.partition("/")[2]
-            stream = archive.extractfile(member) if path.startswith("pool/") and member.isreg() else None
-            if stream and hashlib.sha256(stream.read()).hexdigest() != left.pop(path, None):
-                return [f"{tarball.name}: {path} is not the package that {INDEX} names"]
+def _packed(tarball: Path, index: bytes, entries: Iterable[aptrepo.Entry]) -> list[str]:
+    """What differs between a tarball and the packages of an index."""
+    left = {e.path: e.sha256 for e in entries}
+    try:
+        with tarfile.open(tarball, "r:") as archive:
+            for member in archive:
+                wrong = _misplaced(member, tarball.stem) or _other(archive, member, index, left)
+                if wrong:
+                    return [f"{tarball.name}: {wrong}"]
+    except tarfile.TarError as error:
+        return [f"{tarball.name} is no tarball: {error}"]
     return [f"{tarball.name} has no {path}" for path in left]
+
+
+def _misplaced(member: tarfile.TarInfo, top: str) -> str | None:
+    first, *others = member.name.split("/")
+    if first != top or ".." in others:
+        return f"{member.name} is outside of its folder {top}"
+    # A link would be unpacked over what was looked at here.
+    return None if member.isreg() or member.isdir() else f"{'/'.join(others)} is neither a file nor a folder"
+
+
+def _other(archive: tarfile.TarFile, member: tarfile.TarInfo, index: bytes, left: dict[str, str]) -> str | None:
+    path = member.name.partition("/")[2]
+    stream = archive.extractfile(member)
+    if stream and path.startswith("pool/") and hashlib.sha256(stream.read()).hexdigest() != left.pop(path, None):
+        return f"{path} is not the package that {INDEX} names"
+    if stream and path.endswith(f"/{INDEX}") and stream.read() != index:
+        return f"{path} is not the index {INDEX}"
+    return None
+
+
+def _described(folder: Path, version: Version) -> list[str]:
+    """What of the files for incus is about others."""
+    disk = next((str(f["name"]) for f in version.manifest["files"] if str(f["name"]).endswith(".qcow2")), None)
+    if disk is None:
+        return []
+    found = []
+    if files.read_json(folder / STREAM) != _stream(folder, disk):
+        found.append(f"{STREAM} is about other files than {streams.METADATA} and {disk}")
+    if not streams.fits(folder / streams.METADATA, version):
+        found.append(f"{streams.METADATA} describes another image than the manifest")
+    return found

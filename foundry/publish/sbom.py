@@ -43,9 +43,8 @@ from foundry import files
 from foundry.errors import FoundryError
 from foundry.publish.contents import Component, Contents
 from foundry.publish.licences import licensing
+from foundry.publish.sbom_check import CYCLONEDX, SPDX
 
-CYCLONEDX = "sbom.cdx.json"
-SPDX = "sbom.spdx.json"
 TOOL = "patroni-foundry"
 _DOCUMENT = "SPDXRef-DOCUMENT"
 _IMAGE = "SPDXRef-image"

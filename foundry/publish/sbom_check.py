@@ -13,6 +13,9 @@ from packaging.utils import canonicalize_name, canonicalize_version
 
 from foundry.publish.contents import released
 
+CYCLONEDX = "sbom.cdx.json"
+SPDX = "sbom.spdx.json"
+
 
 class _Entry(NamedTuple):
     kind: str

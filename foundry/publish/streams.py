@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ ARCHITECTURE = "amd64"
 DATATYPE = "image-downloads"
 # LXD reads this name only, incus the one of its own; both mean the same file.
 LXD_METADATA = "lxd.tar.xz"
+_MEMBER = "metadata.yaml"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,32 @@ def metadata(image: str, version: str, manifest: Mapping[str, Any]) -> bytes:
     cloud-init gets its data by a disk of incus' own (docs/repositories.md).
     """
     built = datetime.fromisoformat(manifest["built"])
+    text = yaml.safe_dump(_about(image, version, manifest), sort_keys=True).encode()
+    member = tarfile.TarInfo(_MEMBER)
+    member.size, member.mtime, member.mode = len(text), int(built.timestamp()), 0o644
+    packed = io.BytesIO()
+    # It is one kilobyte: a larger preset packs it no smaller, and takes hundreds of megabytes of memory.
+    with tarfile.open(fileobj=packed, mode="w:xz", format=tarfile.GNU_FORMAT, preset=0) as archive:
+        archive.addfile(member, io.BytesIO(text))
+    return packed.getvalue()
+
+
+def fits(packed: Path, version: Version) -> bool:
+    """Whether an incus.tar.xz says of a version what metadata() does, however its host has packed it."""
+    try:
+        with tarfile.open(packed, "r:xz") as archive:
+            (member,) = archive.getmembers()
+            stream = archive.extractfile(member)
+            said = yaml.safe_load(stream.read()) if stream else None
+    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError, yaml.YAMLError):
+        return False
+    return member.name == _MEMBER and said == _about(version.image, version.version, version.manifest)
+
+
+def _about(image: str, version: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    built = datetime.fromisoformat(manifest["built"])
     suite = manifest["suite"]
-    document = {
+    return {
         "architecture": "x86_64",
         "creation_date": int(built.timestamp()),
         "properties": {
@@ -61,13 +87,6 @@ def metadata(image: str, version: str, manifest: Mapping[str, Any]) -> bytes:
         },
         "templates": {},
     }
-    text = yaml.safe_dump(document, sort_keys=True).encode()
-    member = tarfile.TarInfo("metadata.yaml")
-    member.size, member.mtime, member.mode = len(text), int(built.timestamp()), 0o644
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:xz", format=tarfile.GNU_FORMAT, preset=0) as archive:
-        archive.addfile(member, io.BytesIO(text))
-    return packed.getvalue()
 
 
 def fingerprint(incus: Path, disk: Path) -> str:

@@ -20,7 +20,6 @@ from foundry.workspace import Workspace
 from tests.unit.publish import small_image
 from tests.unit.publish.publishing import Project
 
-
 USER = "Somebody"
 Keys = Mapping[str, gpg.Key]
 

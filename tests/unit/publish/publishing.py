@@ -109,3 +109,10 @@ class Project:
         return consumer.verify_release(
             self.settings, self.workspace, str(self.store), self.key(), wanted=wanted, title=None, **options
         )
+
+
+def flip(path: Path, at: int = -20) -> None:
+    """Turn one bit of a file over, in the byte at this place."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)

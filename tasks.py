@@ -217,10 +217,10 @@ def test(c: Context, fast: bool = False, machine: str = "container", set: list[s
 @task(
     auto_shortflags=False,
     iterable=["set"],
-    help={"only": "build, or cluster (which needs an image; default: both)", "set": SET_HELP},
+    help={"only": "build, cluster (needs an image) or publish (needs a verified one); default: all", "set": SET_HELP},
 )
 def benchmark(c: Context, only: str = "", set: list[str] = []) -> None:
-    """Measure each stage of a build beside the plain mmdebstrap way, and a cluster's start and failovers."""
+    """Measure each stage of a build beside the plain mmdebstrap way, a cluster's failovers, and publishing."""
 
     def act() -> list[str]:
         from foundry import bench

@@ -1,6 +1,7 @@
 """What a build costs on this machine: cold, warm and unchanged, beside the plain way of making a root file system.
 
 All is measured in one run and in a build folder of its own, so that nothing made before helps or disturbs it.
+Clusters and publishing have modules of their own: foundry/lab/figures.py, foundry/bench_publish.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from foundry import archive, build, config, console, files, image, lock, log, verify
+from foundry import archive, bench_publish, build, config, console, files, image, lock, log, verify
 from foundry import run as commands
 from foundry.config import Config
 from foundry.errors import ConfigError
@@ -83,13 +84,20 @@ class Benchmark:
 
 
 def benchmark(settings: Config, workspace: Workspace, *, only: str = "") -> list[str]:
-    """Measure builds, clusters, or (only is empty) both; returns the tables. Raises ConfigError, and what these do."""
+    """Measure builds, clusters, publishing, or (only is empty) all; returns the tables.
+
+    Raises ConfigError, and what these do.
+    """
     parts: dict[str, Callable[[], list[str]]] = {
         "build": lambda: run(settings, workspace).summary(),
         "cluster": lambda: clusters(settings, workspace),
+        "publish": lambda: publishing(settings, workspace),
     }
     if only and only not in parts:
         raise ConfigError(f"--only: {only} is not one of {', '.join(parts)}")
+    if not only:
+        # So that nobody waits for the other tables, and then gets none.
+        bench_publish.ready(settings, workspace)
     tables = [parts[name]() for name in ([only] if only else parts)]
     return [line for table in tables for line in (*table, "")][:-1]
 
@@ -110,6 +118,17 @@ def clusters(settings: Config, workspace: Workspace) -> list[str]:
         files.write_json(report / "figures.json", figures.as_json(found))
         described = machine(settings, workspace)
     return [*figures.table(found), *console.table([("", ""), *described.items()]), "", f"written  {report}"]
+
+
+def publishing(settings: Config, workspace: Workspace) -> list[str]:
+    """Measure publishing of the newest image to a store of its own; the numbers are kept as JSON. Returns the table."""
+    report = workspace.stage("benchmark") / f"publish-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    with _scratch(workspace) as folder:
+        commands.keep_logs_in(workspace.logs)
+        found = bench_publish.measure(settings, workspace, folder)
+        files.write_json(report, bench_publish.as_json(found))
+        described = machine(settings, workspace)
+    return [*bench_publish.table(found), "", *console.table([("", ""), *described.items()]), "", f"written  {report}"]
 
 
 def run(settings: Config, workspace: Workspace, *, image: str | None = None) -> Benchmark:

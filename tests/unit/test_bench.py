@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from foundry import archive, bench, build, config, log, run, verify
+from foundry import archive, bench, bench_publish, build, config, log, run, verify
 from foundry.errors import CommandFailed, ConfigError, FoundryError
 from foundry.machine import kvm
 from foundry.workspace import Workspace
@@ -168,8 +168,11 @@ def test_only_one_part_is_measured_where_only_one_is_wanted(
 ) -> None:
     monkeypatch.setattr(bench, "run", lambda *_: SimpleNamespace(summary=lambda: ["builds"]))
     monkeypatch.setattr(bench, "clusters", lambda *_: ["clusters"])
+    monkeypatch.setattr(bench, "publishing", lambda *_: ["publishing"])
+    monkeypatch.setattr(bench_publish, "ready", lambda *_: None)
     assert bench.benchmark(cfg, workspace, only="build") == ["builds"]
     assert bench.benchmark(cfg, workspace, only="cluster") == ["clusters"]
-    assert bench.benchmark(cfg, workspace) == ["builds", "", "clusters"]
-    with pytest.raises(ConfigError, match="--only: all is not one of build, cluster"):
+    assert bench.benchmark(cfg, workspace, only="publish") == ["publishing"]
+    assert bench.benchmark(cfg, workspace) == ["builds", "", "clusters", "", "publishing"]
+    with pytest.raises(ConfigError, match="--only: all is not one of build, cluster, publish"):
         bench.benchmark(cfg, workspace, only="all")

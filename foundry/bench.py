@@ -128,7 +128,7 @@ def publishing(settings: Config, workspace: Workspace) -> list[str]:
         found = bench_publish.measure(settings, workspace, folder)
         files.write_json(report, bench_publish.as_json(found))
         described = machine(settings, workspace)
-    return [*bench_publish.table(found), "", *console.table([("", ""), *described.items()]), "", f"written  {report}"]
+    return [*bench_publish.table(found), *console.table([("", ""), *described.items()]), "", f"written  {report}"]
 
 
 def run(settings: Config, workspace: Workspace, *, image: str | None = None) -> Benchmark:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from foundry import gpg
+from foundry import files, gpg
 from foundry.gpg import BadSignature
-from foundry.publish import provenance
+from foundry.publish import ledger, provenance
 from tests.unit.publish.publishing import NAME, Project
 from tests.unit.publish.signed_again import Change, edited, of_another, publisher, refused, sign, write_origin
 
@@ -193,4 +193,19 @@ def test_a_verdict_that_proves_nothing(project: Project, folder: Path, change: C
 def test_a_manifest_of_something_else(project: Project, folder: Path, change: Change, why: str) -> None:
     change(folder)
     sign(project, folder, origin=True)
+    refused(project, why)
+
+
+# the log
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [(2, "log/00000003.json.asc does not follow entry 2 of the log"), (3, "its index is not what its log leads to")],
+)
+def test_a_log_that_was_written_anew(project: Project, number: int, why: str) -> None:
+    path = project.store / ledger.path_of(number)
+    key, scratch = publisher(project), project.workspace.build
+    said = json.loads(gpg.opened(path, project.key(), scratch))
+    path.write_text(key.clearsign(files.canonical({**said, "who": "somebody else"}), scratch), encoding="utf-8")
     refused(project, why)

@@ -13,15 +13,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from foundry import apt, config, files, gpg, image, run, wheels
-from foundry.publish import aptrepo, offline, streams
-from foundry.publish.version import File, Version
+from foundry import apt, config, gpg, image, run, verify, wheels
+from foundry.publish import aptrepo, bundle, formats, streams
+from foundry.publish.version import Version
 from foundry.workspace import Workspace
-from tests.pipeline.harness import ROOT
+from tests.pipeline.harness import ROOT, inv
 from tests.pipeline.mirrors import serving
 
 DOMAIN = "com.example.images"
-TEXTS = ROOT / "templates/offline"
 LOCK = Path(__file__).with_name("simplestreams.txt")
 
 
@@ -56,31 +55,32 @@ class Published:
 
 
 def publish(built: Path, folder: Path) -> Published:
-    """Lay out what was built last as a store in folder; both channels point at it."""
+    """What was built last, published to a store in folder; both channels point at it."""
     workspace = Workspace(ROOT, built, "formats")
     release = image.newest(workspace, config.pick_image(config.load(workspace.config, {}), None))
-    name, version = str(release.manifest["name"]), str(release.manifest["version"])
+    proved(built)
     store, scratch = folder / "store", folder / "scratch"
     scratch.mkdir(parents=True)
-    key = gpg.throw_away(folder / "gpg", "Trial <trial@example.org>")
-    debs = aptrepo.debs(workspace, release.manifest)
-    index = aptrepo.lay_out(debs, aptrepo.roots(release.manifest), folder / "repository")
-    there = store / "images" / name / version
-    there.mkdir(parents=True)
-    for path in release.folder.glob("*.qcow2"):
-        os.link(path, there / path.name)
-    (there / streams.METADATA).write_bytes(streams.metadata(name, version, release.manifest))
-    (store / "apt").mkdir()
-    (folder / "repository/pool").rename(store / "apt/pool")
-    (folder / "repository/pool").symlink_to(store / "apt/pool")
-    listed = [File(p.name, p.stat().st_size, files.sha256(p)) for p in sorted(there.iterdir())]
-    made = Version(name, version, tuple(listed), release.manifest)
-    found = Published(store, made, folder / "repository", index, key, key.public(folder / "key.gpg"), scratch)
-    write(store, found.suite())
-    channels = {(name, channel): [found.served] for channel in ("candidate", "stable")}
-    write(store, streams.view(channels, DOMAIN, key, scratch, date=datetime.now(UTC)))
-    offline.tarball(made, folder / "repository", key, TEXTS, there / offline.name(made))
-    return found
+    said = {"to": str(store), "key": "throw-away", "domain": DOMAIN}
+    words = [w for name, value in said.items() for w in ("--set", f"publish.{name}={value}")]
+    for channel in ("stable", "candidate"):
+        inv(built, "publish", "--channel", channel, *words, seconds=300).expect(0)
+    made = bundle.load(release, store / "images" / str(release.manifest["name"]) / str(release.manifest["version"]))
+    index = (made.folder / formats.INDEX).read_bytes()
+    repository = folder / "repository"
+    repository.mkdir()
+    (repository / "pool").symlink_to(store / "apt/pool")
+    (repository / "Packages").write_bytes(index)
+    key = gpg.throw_away(workspace.publisher, "")
+    return Published(store, made.version, repository, index, key, key.public(folder / "key.gpg"), scratch)
+
+
+def proved(built: Path) -> None:
+    """See to it that what was built last has a verdict; after `./inv build-image` it has one."""
+    workspace = Workspace(ROOT, built, "proved")
+    release = image.newest(workspace, config.pick_image(config.load(workspace.config, {}), None))
+    if verify.refusal(verify.verdict_path(release.main), release.digest, workspace, 30):
+        inv(built, "verify-image", seconds=1800).expect(0)
 
 
 def write(store: Path, view: Mapping[str, bytes]) -> None:

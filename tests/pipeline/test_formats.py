@@ -379,16 +379,3 @@ def test_incus_and_lxd_find_and_fetch_the_image(
     assert {p.name: files.sha256(p) for p in (folder / "out").iterdir()} == {
         n: store.version.file(n).sha256 for n in (disk, streams.METADATA)
     }
-
-
-# gpgv
-
-
-def test_gpgv_accepts_a_detached_signature(store: Published, tmp_path: Path) -> None:
-    sums = tmp_path / "SHA256SUMS"
-    sums.write_text("".join(f"{f.sha256}  {f.name}\n" for f in store.version.files), encoding="utf-8")
-    for armor in (False, True):
-        signature = store.key.detach(sums, tmp_path / "SHA256SUMS.gpg", armor=armor)
-        run.run(["gpgv", "--keyring", store.public, signature, sums], name="gpgv", on_line=None)
-    published.flipped(sums)
-    assert run.run(["gpgv", "--keyring", store.public, signature, sums], name="gpgv", check=False).returncode != 0

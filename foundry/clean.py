@@ -10,7 +10,7 @@ from pathlib import Path
 
 from foundry import files, lock
 from foundry.errors import FoundryError
-from foundry.lab import claim
+from foundry.lab import claim, keeper
 from foundry.workspace import MOUNTS, Workspace
 
 
@@ -65,7 +65,15 @@ def _stale(workspace: Workspace, every: Iterable[Path]) -> Iterable[Path]:
         elif path in (workspace.work, workspace.failed):
             yield path
         elif path.is_dir() and path not in kept:
-            yield from _all_but_newest(path)
+            used = _of_labs(workspace)
+            yield from (p for p in _all_but_newest(path) if not any(image.is_relative_to(p) for image in used))
+
+
+def _of_labs(workspace: Workspace) -> list[Path]:
+    """The disks of labs that run: their nodes are started anew from these."""
+    running = (lab for lab in workspace.labs.glob("*") if claim.held(lab))
+    plans = (files.read_json(lab / keeper.PLAN) or {} for lab in running)
+    return [Path(plan["image"]) for plan in plans if "image" in plan]
 
 
 def _all_but_newest(store: Path) -> list[Path]:

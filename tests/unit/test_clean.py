@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from foundry import clean
+from foundry import clean, files
 from foundry.errors import FoundryError
-from foundry.lab import claim
+from foundry.lab import claim, keeper
 from foundry.workspace import Workspace
 
 
@@ -101,3 +101,16 @@ def test_a_lab_in_use_stays_and_what_a_killed_one_has_left_goes(workspace: Works
             clean.clean(workspace, everything=True)
         assert clean.clean(workspace).removed == (workspace.labs / "dead",)
         assert claim.held(workspace.labs / "a")
+
+
+def test_the_published_version_that_a_lab_runs_stays(workspace: Workspace) -> None:
+    fetched = workspace.stage("fetched")
+    for number, version in enumerate(("1", "2", "3")):
+        disk = fetched / version / "disk.qcow2"
+        disk.parent.mkdir(parents=True)
+        disk.touch()
+        os.utime(disk.parent, (number, number))
+    with claim.claimed(workspace.labs / "lab"):
+        files.write_json(workspace.labs / "lab" / keeper.PLAN, {"image": str(fetched / "1" / "disk.qcow2")})
+        clean.clean(workspace)
+    assert names(fetched) == {"1", "3"}

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from foundry.publish.stores import Options
 from foundry.workspace import Workspace
 from tests import profiles
 from tests.pipeline import store_servers
 from tests.pipeline.harness import DOWNLOADS, ROOT, STAGES, Ended, copy, gone, inv, tell_all
 from tests.pipeline.lab import Lab
-from tests.pipeline.store_places import ENVIRONMENT
-from tests.pipeline.store_servers import Programs, Server, Sshd
+from tests.pipeline.store_places import ENVIRONMENT, PART, Place
+from tests.pipeline.store_servers import BUCKET, Programs, Server, Sshd
 
 profiles.load()
 
@@ -99,6 +100,31 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(params=["local", "sftp", "s3"])
+def place(request: pytest.FixtureRequest, playground: Path) -> Iterator[Place]:
+    """An empty store of each kind."""
+    name = secrets.token_hex(4)
+    folder = playground / name
+    folder.mkdir()
+    if request.param == "local":
+        found = Place("local", str(folder / "a store"), Options(), folder, 200 << 20, folder / "a store")
+    elif request.param == "sftp":
+        server: Sshd = request.getfixturevalue("sshd")
+        root = server.jail / "store" / f"{name} [x]"
+        root.mkdir()
+        os.chown(root, 65532, 65532)
+        url = f"sftp://publisher@127.0.0.1:{server.port}/store/{name}%20[x]"
+        options = Options(timeout=20, ssh_config=server.config, scratch=folder)
+        found = Place("sftp", url, options, folder, 120 << 20, root, server.server)
+    else:
+        weed, endpoint = request.getfixturevalue("seaweed")
+        options = Options(endpoint=endpoint, region="us-east-1", timeout=20, part_size=PART)
+        found = Place("s3", f"s3://{BUCKET}/{name}", options, folder, 60 << 20, server=weed)
+    yield found
+    for store in found.opened:
+        store.close()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from foundry.errors import CorruptArtifact
-from foundry.publish.stores import Missing, Options, StoreError, Taken
+from foundry.publish.stores import Missing, StoreError, Taken
 from tests.pipeline.harness import until
 from tests.pipeline.store_places import PART, Place, Publisher, clients_ended, watched
-from tests.pipeline.store_servers import BUCKET, Sshd
 
 pytestmark = pytest.mark.usefixtures("credentials")
 
 DISK = "images/debian-12/20261124-b1ddda7d/disk.qcow2"
 LINE = "log/00000001.json.asc"
-
-
-@pytest.fixture(params=["local", "sftp", "s3"])
-def place(request: pytest.FixtureRequest, playground: Path) -> Iterator[Place]:
-    """An empty store of each kind."""
-    name = secrets.token_hex(4)
-    folder = playground / name
-    folder.mkdir()
-    if request.param == "local":
-        found = Place("local", str(folder / "a store"), Options(), folder, 200 << 20, folder / "a store")
-    elif request.param == "sftp":
-        server: Sshd = request.getfixturevalue("sshd")
-        root = server.jail / "store" / f"{name} [x]"
-        root.mkdir()
-        os.chown(root, 65532, 65532)
-        url = f"sftp://publisher@127.0.0.1:{server.port}/store/{name}%20[x]"
-        options = Options(timeout=20, ssh_config=server.config, scratch=folder)
-        found = Place("sftp", url, options, folder, 120 << 20, root, server.server)
-    else:
-        weed, endpoint = request.getfixturevalue("seaweed")
-        options = Options(endpoint=endpoint, region="us-east-1", timeout=20, part_size=PART)
-        found = Place("s3", f"s3://{BUCKET}/{name}", options, folder, 60 << 20, server=weed)
-    yield found
-    for store in found.opened:
-        store.close()
 
 
 def sha256(data: bytes | None) -> str:

@@ -37,7 +37,8 @@ class Project:
         files.write(workspace.image_suite / "test_x.py", "def test(): pass\n")
         shutil.copytree(ROOT / "templates" / "offline", workspace.templates / "offline")
         files.write(workspace.launching, LAUNCHING.read_text(encoding="utf-8"))
-        facts = {"images": {NAME: {}}, "publish": {"key": "throw-away", "to": str(folder / "store"), **publish}}
+        known = {"key": "throw-away", "to": str(folder / "store")}
+        facts = {"images": {NAME: {}}, "publish": {**known, **publish}}
         return cls(workspace, Config.model_validate(facts), folder / "store")
 
     def copy(self, folder: Path, **publish: Any) -> Project:
@@ -104,10 +105,10 @@ class Project:
             gpg.throw_away(self.workspace.publisher, "x").public(target)
         return target
 
-    def check(self, wanted: str = "candidate", **options: Any) -> list[str]:
-        """What a consumer finds."""
+    def check(self, wanted: str = "candidate", url: str | None = None, **options: Any) -> list[str]:
+        """What a consumer finds. url: of the store, if it is not the folder."""
         return consumer.verify_release(
-            self.settings, self.workspace, str(self.store), self.key(), wanted=wanted, title=None, **options
+            self.settings, self.workspace, url or str(self.store), self.key(), wanted=wanted, title=None, **options
         )
 
 

@@ -58,7 +58,7 @@ def load(release: image.Release, folder: Path) -> Bundle:
     """The bundle in a folder."""
     rows = parse_sums((folder / SUMS).read_text(encoding="utf-8"))
     listed = tuple(File(name, (folder / name).stat().st_size, digest) for name, digest in rows.items())
-    version = Version(str(release.manifest["name"]), str(release.manifest["version"]), listed, release.manifest)
+    version = Version.of(release.manifest, listed)
     return Bundle(folder, version, files.sha256(folder / SUMS))
 
 

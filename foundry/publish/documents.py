@@ -71,7 +71,7 @@ class Documents:
 
 def version_of(release: image.Release, folder: Path) -> Version:
     """The version as far as its folder holds it."""
-    return Version(str(release.manifest["name"]), str(release.manifest["version"]), _files(folder), release.manifest)
+    return Version.of(release.manifest, _files(folder))
 
 
 def _files(folder: Path) -> tuple[File, ...]:

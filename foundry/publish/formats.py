@@ -55,7 +55,7 @@ class Formats:
 
     def write(self, release: image.Release, folder: Path) -> None:
         """Write them. Raises what offline.tarball() does."""
-        version = Version(str(release.manifest["name"]), str(release.manifest["version"]), (), release.manifest)
+        version = Version.of(release.manifest)
         (folder / INDEX).write_bytes(self.packages.index)
         about = streams.metadata(version.image, version.version, release.manifest)
         (folder / streams.METADATA).write_bytes(about)
@@ -97,7 +97,7 @@ def problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     # Debian has the others as well, but nobody else has these.
     own = {str(row["sha256"]) for row in manifest["inputs"]["debs"]} - {e.sha256 for e in entries}
     found += [f"{INDEX} has no {name} {version}" for (name, version, _), sha256 in inside.items() if sha256 in own]
-    version = Version(str(manifest["name"]), str(manifest["version"]), (), manifest)
+    version = Version.of(manifest)
     return [*found, *_packed(folder / offline.name(version), index, entries), *_described(folder, version)]
 
 

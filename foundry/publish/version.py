@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,11 @@ class Version:
     version: str
     files: tuple[File, ...]
     manifest: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any], files: Sequence[File] = ()) -> Version:
+        """The version that a manifest is about."""
+        return cls(str(manifest["name"]), str(manifest["version"]), tuple(files), manifest)
 
     @property
     def folder(self) -> str:

@@ -37,6 +37,11 @@ class Package:
     size: int
 
 
+def pool_name(name: str, version: str, arch: str) -> str:
+    """What apt calls a .deb that it has fetched: a colon would not do in a file's name."""
+    return f"{name}_{version.replace(':', '%3a')}_{arch}.deb"
+
+
 @dataclass(frozen=True)
 class Source:
     """One line of sources.list."""
@@ -110,12 +115,17 @@ def explain(config: Config) -> list[Row]:
 
 
 class Resolver:
-    """The private apt root of a workspace for one list of sources."""
+    """The private apt root of a workspace for one list of sources.
 
-    def __init__(self, workspace: Workspace, archives: Sequence[Source]) -> None:
+    expired: take indexes past their date too, as those of an archive of snapshots are; whoever asks for that has the
+    sha256 of all that is fetched.
+    """
+
+    def __init__(self, workspace: Workspace, archives: Sequence[Source], *, expired: bool = False) -> None:
         self.root = workspace.resolver
         self.pool = workspace.pool
         self._lay_out(archives)
+        self._options = ["-o", "Acquire::Check-Valid-Until=false"] if expired else []
 
     def _lay_out(self, archives: Sequence[Source]) -> None:
         for folder in (
@@ -151,7 +161,8 @@ class Resolver:
         )
 
     def _apt(self, *args: str, name: str) -> str:
-        return run.run(["apt-get", *args], env={"APT_CONFIG": str(self.root / "apt.conf")}, name=name).output
+        words = ["apt-get", *self._options, *args]
+        return run.run(words, env={"APT_CONFIG": str(self.root / "apt.conf")}, name=name).output
 
     def update(self) -> None:
         """Fetch the archives' indexes. Raises FetchError when one does not answer or its signature is bad."""
@@ -190,6 +201,25 @@ class Resolver:
             with _fetching(f"archive: could not fetch {len(missing)} packages"):
                 self._apt("install", "--yes", "--download-only", "--no-install-recommends", *wanted, name="apt-fetch")
         return sum(p.size for p in missing)
+
+    def obtain(self, packages: Sequence[Package]) -> list[Package]:
+        """Bring packages of these very versions into the pool, alone; returns those that the archive lacks.
+
+        Raises FetchError when it does not answer.
+        """
+        environment = {"APT_CONFIG": str(self.root / "apt.conf")}
+        listing = run.capture(
+            ["apt-cache", "madison", *sorted({p.name for p in packages})], env=environment, name="versions"
+        )
+        held = {tuple(part.strip() for part in row.split("|")[:2]) for row in listing.splitlines() if "|" in row}
+        there = [p for p in packages if (p.name, p.version) in held]
+        if there:
+            wanted = [f"{p.name}={p.version}" for p in there]
+            with _fetching(f"archive: could not fetch {len(there)} packages"):
+                run.run(
+                    ["apt-get", *self._options, "download", *wanted], env=environment, cwd=self.pool, name="apt-obtain"
+                )
+        return [p for p in packages if p not in there]
 
     def _have(self, package: Package) -> bool:
         path = self.pool / package.filename

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from foundry import apt, files, gpg, log, run, stages
+from foundry import epoch as dates
 from foundry.config import Config, Image
 from foundry.errors import ConfigError, CorruptArtifact, FetchError
 from foundry.workspace import Workspace
@@ -82,17 +83,35 @@ class Archive:
     buildd: tuple[apt.Package, ...]
     consul: Path | None
     key: str
+    sources: tuple[apt.Source, ...]
+    """Where an image takes its updates from."""
 
     def line(self) -> str:
         """The sources.list line by which the build host's tools use it."""
         return f"deb [signed-by={self.public_key}] copy:{self.folder} ./"
 
 
+@dataclass(frozen=True)
+class Pinned:
+    """What a rebuild takes in place of today's packages. All of it is in the pool; consul: its path there."""
+
+    base: tuple[apt.Package, ...]
+    buildd: tuple[apt.Package, ...]
+    sources: tuple[apt.Source, ...]
+    consul: Path | None
+
+
+def epoch(packages: Archive, workspace: Workspace) -> int:
+    """The date of an image: of its newest package, Consul's and our own among them."""
+    debs = [packages.folder / "pool" / _in_pool(p) for p in packages.base]
+    return dates.of([*debs, *([packages.consul] if packages.consul else [])], workspace.debian / "changelog")
+
+
 def kernel(packages: Archive, target: Path) -> Path:
     """Unpack the kernel that images will have into the file target, for the KVM probe. Raises CommandFailed."""
     found = next(p for p in packages.base if p.name.startswith("linux-image-") and p.name != "linux-image-cloud-amd64")
     name = found.name.removeprefix("linux-image-")
-    deb = packages.folder / "pool" / found.filename
+    deb = packages.folder / "pool" / _in_pool(found)
     target.parent.mkdir(parents=True, exist_ok=True)
     run.run(["dpkg-deb", "--extract", deb, target.parent / "kernel"], name="kernel")
     os.replace(target.parent / "kernel" / "boot" / f"vmlinuz-{name}", target)
@@ -104,29 +123,41 @@ def base_names(config: Config, image: Image) -> list[str]:
     return [*ESSENTIAL, *BASE_PACKAGES, *NODE_DEPENDENCIES, f"postgresql-{config.postgresql.version}", *image.packages]
 
 
-def build(config: Config, image: Image, workspace: Workspace, *, offline: bool = False) -> Archive:
+def build(
+    config: Config, image: Image, workspace: Workspace, *, offline: bool = False, pinned: Pinned | None = None
+) -> Archive:
     """Resolve today's versions, fetch what is missing, and lay out and sign the repository.
 
-    offline: use the newest earlier result instead of asking the archive.
+    offline: use the newest earlier result instead of asking the archive. pinned: take these, and ask nobody.
     Raises FetchError when the archive does not answer, or when there is no earlier result to use offline.
     """
+    if pinned:
+        return _of(pinned, None, config, image, workspace)
+    sources = tuple(apt.sources(config, image.suite))
     if offline:
-        return _latest(workspace)
+        return _latest(workspace, sources)
     # apt hangs when the disk fills up under its indexes.
     files.need_space(workspace.build, 300_000_000, "archive")
-    archives = apt.sources(config, image.suite)
-    resolver = apt.Resolver(workspace, archives)
+    resolver = apt.Resolver(workspace, sources)
     log.activity("archive: asking for today's packages")
     resolver.update()
     base = resolver.resolve(base_names(config, image), name="base")
     buildd = resolver.resolve_build(workspace.root, [*ESSENTIAL, *BUILD_PACKAGES])
-    pinned = _consul_pin(config, archives)
+    return _of(Pinned(tuple(base), tuple(buildd), sources, None), resolver, config, image, workspace)
+
+
+def _of(
+    chosen: Pinned, resolver: apt.Resolver | None, config: Config, image: Image, workspace: Workspace
+) -> Archive:
+    """The repository of chosen packages; resolver: what fetches those that the pool lacks, and Consul."""
+    base, buildd = chosen.base, chosen.buildd
+    pin = consul_pin(config, chosen.sources)
     inputs = {
         **{f"package {p.name}": f"{p.version} {p.sha256}" for p in [*base, *buildd]},
         "set base": files.sha256_text(files.canonical([p.filename for p in base])),
         "set buildd": files.sha256_text(files.canonical([p.filename for p in buildd])),
-        "consul": files.canonical(pinned),
-        **stages.recipe(apt, sys.modules[__name__]),
+        "consul": files.canonical({k: v for k, v in pin.items() if k not in ("uri", "path")}),
+        **stages.recipe(apt, dates, sys.modules[__name__]),
     }
     decision = stages.decide(workspace, "archive", inputs)
 
@@ -134,10 +165,10 @@ def build(config: Config, image: Image, workspace: Workspace, *, offline: bool =
         every = sorted({*base, *buildd})
         total = sum(p.size for p in every)
         files.need_space(workspace.build, 3 * total, "archive")
-        fetched = resolver.fetch(every)
+        fetched = resolver.fetch(every) if resolver else 0
         log.info(f"fetched {files.human(fetched)} of {files.human(total)} in {len(every)} packages")
         _check(workspace.pool, every)
-        consul = _fetch_consul(config, workspace, resolver, pinned)
+        consul = _fetch_consul(workspace, resolver, pin) if resolver else chosen.consul
         _lay_out(workspace, image.suite, scratch, every, consul)
         files.write_json(
             scratch / "sets.json",
@@ -149,10 +180,10 @@ def build(config: Config, image: Image, workspace: Workspace, *, offline: bool =
             },
         )
 
-    return _open(stages.perform(workspace, decision, act))
+    return _open(stages.perform(workspace, decision, act), chosen.sources)
 
 
-def _open(folder: Path) -> Archive:
+def _open(folder: Path, sources: Sequence[apt.Source]) -> Archive:
     sets = files.read_json(folder / "sets.json")
     return Archive(
         folder,
@@ -161,6 +192,7 @@ def _open(folder: Path) -> Archive:
         tuple(apt.Package(**p) for p in sets["buildd"]),
         folder / "pool" / sets["consul"] if sets["consul"] else None,
         sets["key"],
+        tuple(sources),
     )
 
 
@@ -183,14 +215,14 @@ def intact(packages: Archive, workspace: Workspace) -> None:
         )
 
 
-def _latest(workspace: Workspace) -> Archive:
+def _latest(workspace: Workspace, sources: Sequence[apt.Source]) -> Archive:
     store = workspace.stage("archive")
     results = [p.parent for p in store.glob("*/" + stages.RECORD)]
     if not results:
         raise FetchError("archive: --offline, but nothing was fetched before", hint="run it once without --offline")
     newest = max(results, key=lambda p: p.stat().st_mtime)
     log.reused("archive", "--offline: Debian's archive was not asked")
-    return _open(newest)
+    return _open(newest, sources)
 
 
 def _check(pool: Path, packages: Sequence[apt.Package]) -> None:
@@ -215,27 +247,37 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def _in_pool(package: apt.Package) -> str:
+    """As in Debian's own archive, an epoch is no part of a file's name: apt would decode the %3a of it."""
+    return re.sub(r"_\d+%3a", "_", package.filename)
+
+
 def _lay_out(
     workspace: Workspace, suite: str, folder: Path, packages: Sequence[apt.Package], consul: Path | None
 ) -> None:
     for package in packages:
-        # As in Debian's own archive, an epoch is no part of a file's name: apt would decode the %3a of it.
-        _link(workspace.pool / package.filename, folder / "pool" / re.sub(r"_\d+%3a", "_", package.filename))
+        _link(workspace.pool / package.filename, folder / "pool" / _in_pool(package))
     if consul:
         _link(consul, folder / "pool" / consul.name)
     index_and_sign(workspace, folder, suite)
 
 
 def index_and_sign(workspace: Workspace, folder: Path, suite: str) -> None:
-    """Make a folder of .debs a flat signed repository: Packages, Release, InRelease, and key.gpg beside them."""
+    """Make a folder of .debs a flat signed repository: Packages, Release, InRelease, and key.gpg beside them.
+
+    Packages and Release come from the .debs alone; the signature has its own time, and a key that is thrown away.
+    """
     index = run.capture(["apt-ftparchive", "packages", "."], cwd=folder, name="packages")
-    files.write(folder / "Packages", index + "\n\n")
+    # apt-ftparchive takes the .debs in the order in which the file system has them.
+    files.write(folder / "Packages", "".join(f"{row}\n\n" for row in sorted(index.strip().split("\n\n"))))
+    date = dates.release_date(dates.of(folder.rglob("*.deb")))
     release = run.capture(
         [
             "apt-ftparchive",
             *("-o", "APT::FTPArchive::Release::Origin=Patroni Foundry"),
             *("-o", f"APT::FTPArchive::Release::Suite={suite}"),
             *("-o", f"APT::FTPArchive::Release::Codename={suite}"),
+            *("-o", f"APT::FTPArchive::Release::Date={date}"),
             *("release", "."),
         ],
         cwd=folder,
@@ -247,8 +289,8 @@ def index_and_sign(workspace: Workspace, folder: Path, suite: str) -> None:
     key.public(folder / "key.gpg")
 
 
-def _consul_pin(config: Config, archives: Sequence[apt.Source]) -> dict[str, str]:
-    """What foundry.yml says of Consul, as plain facts; empty where the image gets none."""
+def consul_pin(config: Config, archives: Sequence[apt.Source]) -> dict[str, str]:
+    """What foundry.yml says of Consul, as plain facts; empty where the image gets none. Raises ConfigError."""
     consul = config.consul
     if consul.source == "debian":
         version = str(consul.version)
@@ -269,7 +311,7 @@ def _consul_pin(config: Config, archives: Sequence[apt.Source]) -> dict[str, str
     return {}
 
 
-def _fetch_consul(config: Config, workspace: Workspace, resolver: apt.Resolver, pin: dict[str, str]) -> Path | None:
+def _fetch_consul(workspace: Workspace, resolver: apt.Resolver, pin: dict[str, str]) -> Path | None:
     if "path" in pin:
         return Path(pin["path"])
     if "uri" in pin:

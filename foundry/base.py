@@ -14,7 +14,8 @@ from pathlib import Path
 
 import jinja2
 
-from foundry import apt, archive, disk, files, log, run, stages
+from foundry import apt, archive, disk, ext4, files, log, run, stages
+from foundry import epoch as dates
 from foundry.config import Config, Image
 from foundry.workspace import Workspace
 
@@ -38,11 +39,12 @@ class Venv:
 
 @dataclass(frozen=True)
 class Base:
-    """A base disk (qcow2, not compressed), and its kernel and initrd for a direct boot."""
+    """A base disk (qcow2, not compressed), and its kernel and initrd for a direct boot. epoch: the date of all in it."""
 
     folder: Path
     key: str
     root_fs: str
+    epoch: int
 
     @property
     def image(self) -> Path:
@@ -64,16 +66,17 @@ class Base:
 def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, workspace: Workspace) -> Base:
     """Make the base of an image, or find it made. Raises CommandFailed, FoundryError, and what venv.wait does."""
     templates = workspace.templates / "base"
-    sources = apt.sources(config, image.suite)
+    epoch = archive.epoch(packages, workspace)
     inputs = {
         **{f"package {p.name}": f"{p.version} {p.sha256}" for p in packages.base},
         **files.tree_digests([templates], workspace.root),
-        **stages.recipe(disk, sys.modules[__name__]),
+        **stages.recipe(disk, ext4, sys.modules[__name__]),
+        "date": str(epoch),
         "consul": files.sha256(packages.consul) if packages.consul else "none",
         "patroni-venv": venv.key,
         "suite": image.suite,
         "disk size": str(image.disk_size),
-        "sources": files.canonical([s.line() for s in sources]),
+        "sources": files.canonical([_source(s) for s in packages.sources]),
     }
     decision = stages.decide(workspace, "base", inputs)
     if decision.reuse and _installed_venv(decision.folder) != files.sha256(venv.wait()):
@@ -87,10 +90,10 @@ def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, w
         archive.intact(packages, workspace)
         root = scratch / "root"
         try:
-            _Tree(config, image, packages, sources, identity, templates, scratch, root).make(venv)
+            _Tree(config, image, packages, identity, templates, scratch, root, epoch).make(venv)
             raw = scratch / "base.raw"
             log.activity("base: writing the disk")
-            disk.build(root, raw, image.disk_size, identity)
+            disk.build(root, raw, image.disk_size, identity, epoch)
             shutil.copyfile(_boot_file(root, "vmlinuz"), scratch / "vmlinuz")
             shutil.copyfile(_boot_file(root, "initrd.img"), scratch / "initrd.img")
         finally:
@@ -98,11 +101,25 @@ def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, w
         run.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, scratch / IMAGE])
         raw.unlink()
 
-    return Base(stages.perform(workspace, decision, act), decision.key, identity.root_fs)
+    return Base(stages.perform(workspace, decision, act), decision.key, identity.root_fs, epoch)
+
+
+def _source(source: apt.Source) -> str:
+    """What an image shows of one of its archives: not where on this host its key lies."""
+    own = source.signed_by != apt.DEBIAN_KEYRING
+    key = f"{Path(source.signed_by).name} {files.sha256(Path(source.signed_by))}" if own else source.signed_by
+    return f"{source.uri} {source.suite} {' '.join(source.components)} {key}"
 
 
 def _installed_venv(folder: Path) -> str:
     return (folder / VENV_DIGEST).read_text(encoding="ascii").strip()
+
+
+def _date_passwords(shadow: Path, epoch: int) -> None:
+    """Let no day of the build show in a shadow(5) file. Owner and mode are kept."""
+    rows = [line.split(":") for line in shadow.read_text(encoding="ascii").splitlines()]
+    text = "".join(":".join([*row[:2], str(dates.day(epoch)), *row[3:]]) + "\n" for row in rows)
+    shadow.write_text(text, encoding="ascii")
 
 
 def _boot_file(root: Path, name: str) -> Path:
@@ -117,11 +134,11 @@ class _Tree:
     config: Config
     image: Image
     packages: archive.Archive
-    sources: list[apt.Source]
     identity: disk.Identity
     templates: Path
     scratch: Path
     root: Path
+    epoch: int
 
     def make(self, venv: Venv) -> None:
         before, after = self.scratch / "setup", self.scratch / "final"
@@ -135,7 +152,8 @@ class _Tree:
             f"--include={','.join(names)}",
             f"--setup-hook=sync-in {before} /",
             f"--customize-hook=sync-in {after} /",
-            '--customize-hook=chroot "$1" update-initramfs -c -k all',
+            # Not for all of it: with this variable Python's byte code would be compared with its source at each import.
+            f'--customize-hook=SOURCE_DATE_EPOCH={self.epoch} chroot "$1" update-initramfs -c -k all',
             f'--customize-hook=systemctl --root="$1" enable {" ".join(ENABLED)}',
             f'--customize-hook=systemctl --root="$1" disable {" ".join(DISABLED)}',
             # By command line too: the first packages are unpacked before the file is read.
@@ -175,13 +193,13 @@ class _Tree:
                 if s.signed_by == apt.DEBIAN_KEYRING
                 else f"{keyrings}/{Path(s.signed_by).name}",
             }
-            for s in self.sources
+            for s in self.packages.sources
         ]
         for name in environment.list_templates(extensions=["j2"]):
             text = environment.get_template(name).render(identity=self.identity, sources=rows)
             files.write(target / name.removesuffix(".j2"), text)
         if part == "final":
-            for source in self.sources:
+            for source in self.packages.sources:
                 if source.signed_by != apt.DEBIAN_KEYRING:
                     path = target / keyrings.lstrip("/") / Path(source.signed_by).name
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,6 +234,8 @@ class _Tree:
             "etc/ssl/certs/ssl-cert-snakeoil.pem",
             "etc/postgresql-common/root.crt",
             "etc/hostname",
+            # systemd-resolved's copy of the build host's own.
+            "etc/.resolv.conf.systemd-resolved.bak",
             "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
             "etc/apt/apt.conf.d/99mmdebstrap",
             "etc/apt/sources.list",
@@ -231,6 +251,8 @@ class _Tree:
             for path in root.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         (root / "etc/machine-id").write_text("", encoding="utf-8")
+        for name in ("etc/shadow", "etc/shadow-"):
+            _date_passwords(root / name, self.epoch)
         resolver = root / "etc/resolv.conf"
         resolver.unlink(missing_ok=True)
         resolver.symlink_to("../run/systemd/resolve/stub-resolv.conf")

@@ -171,11 +171,16 @@ def _alone(workspace: Workspace) -> Iterator[None]:
         raise ToolMissing("building needs root: chroots and file ownership", hint="sudo ./inv …")
     for package, command in host.commands(workspace.host_packages):
         run.find(command, package)
-    with lock.held(workspace, "wait for it, or set FOUNDRY_BUILD to another folder"):
-        for leftover in [*workspace.build.glob("*/.*.*"), *workspace.work.glob("*")]:
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-        yield
+    # A user's own umask would become the mode of folders in the image.
+    umask = os.umask(0o022)
+    try:
+        with lock.held(workspace, "wait for it, or set FOUNDRY_BUILD to another folder"):
+            for leftover in [*workspace.build.glob("*/.*.*"), *workspace.work.glob("*")]:
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+            yield
+    finally:
+        os.umask(umask)
 
 
 def _seconds(record: log.StageRecord) -> str:

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import files, run
+from foundry import ext4, files, run
 from foundry.errors import FoundryError
 
 SECTOR = 512
@@ -65,9 +65,10 @@ class Identity:
         return f"{self.esp_volume[:4]}-{self.esp_volume[4:]}"
 
 
-def build(root: Path, disk: Path, size: int, identity: Identity) -> None:
+def build(root: Path, disk: Path, size: int, identity: Identity, epoch: int) -> None:
     """Make the raw sparse file disk of size bytes from the root file system in the folder root.
 
+    epoch: the date of what has no older one. The same files, identity and epoch give the same bytes.
     root must hold GRUB's packages (grub-pc-bin, grub-efi-amd64-signed, shim-signed) and a kernel. Raises CommandFailed,
     and FoundryError where root does not fit.
     """
@@ -82,8 +83,8 @@ def build(root: Path, disk: Path, size: int, identity: Identity) -> None:
         stream.truncate(size)
     _partition(disk, size, identity)
     _write_bios_boot(root, core, disk)
-    _write_esp(root, disk, identity)
-    _write_root(root, disk, size, identity)
+    _write_esp(root, disk, identity, epoch)
+    ext4.build(root, ext4.Place(disk, ROOT_AT, _root_size(size), identity.root_fs, "root"), epoch)
 
 
 def _partition(disk: Path, size: int, identity: Identity) -> None:
@@ -147,27 +148,30 @@ def _write_bios_boot(root: Path, core: bytes, disk: Path) -> None:
         stream.write(patched)
 
 
-def _write_esp(root: Path, disk: Path, identity: Identity) -> None:
+def _write_esp(root: Path, disk: Path, identity: Identity, epoch: int) -> None:
     """The removable-media path of UEFI with Debian's signed shim and GRUB, so that Secure Boot works.
 
     Debian's signed GRUB reads /EFI/debian/grub.cfg of the partition that it came from.
     """
     esp = disk.with_suffix(".esp")
     esp.unlink(missing_ok=True)
-    run.run(["mkfs.vfat", "-F", "32", "-n", "ESP", "-i", identity.esp_volume, "-C", esp, str(ESP_SIZE // 1024)])
+    # mtools(1) takes its times from it. FAT has local time.
+    dated = {"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC"}
+    words: list[str | Path] = ["mkfs.vfat", "--invariant", "-F", "32", "-n", "ESP", "-i", identity.esp_volume]
+    run.run([*words, "-C", esp, str(ESP_SIZE // 1024)])
     config = disk.with_suffix(".efi.cfg")
     files.write(
         config,
         f"search.fs_uuid {identity.root_fs} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n",
     )
-    run.run(["mmd", "-i", esp, "::/EFI", "::/EFI/BOOT", "::/EFI/debian"])
+    run.run(["mmd", "-i", esp, "::/EFI", "::/EFI/BOOT", "::/EFI/debian"], env=dated)
     for source, target in (
         (root / "usr/lib/shim/shimx64.efi.signed", "::/EFI/BOOT/BOOTX64.EFI"),
         (root / "usr/lib/shim/mmx64.efi.signed", "::/EFI/BOOT/mmx64.efi"),
         (root / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "::/EFI/BOOT/grubx64.efi"),
         (config, "::/EFI/debian/grub.cfg"),
     ):
-        run.run(["mcopy", "-i", esp, source, target])
+        run.run(["mcopy", "-i", esp, source, target], env=dated)
     _copy_sparse(esp, disk, ESP_AT)
     esp.unlink()
     config.unlink()
@@ -181,19 +185,6 @@ def _copy_sparse(source: Path, disk: Path, at: int) -> None:
                 target.seek(position)
                 target.write(chunk)
             position += len(chunk)
-
-
-def _write_root(root: Path, disk: Path, size: int, identity: Identity) -> None:
-    # Features that GRUB 2.06 cannot read are named, because newer e2fsprogs have them on by default.
-    options = f"offset={ROOT_AT},lazy_itable_init=1,hash_seed={identity.root_fs}"
-    run.run(
-        [
-            *("mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-U", identity.root_fs, "-m", "1"),
-            *("-O", "^orphan_file,^metadata_csum_seed", "-E", options),
-            *("-d", root, disk, f"{_root_size(size) // 1024}k"),
-        ],
-        name="mke2fs",
-    )
 
 
 def root_offset(disk: Path) -> int:

@@ -101,6 +101,7 @@ def build(config: Config, image: Image, base: Base, debs: deb.Debs, workspace: W
             "repository": str(repository),
             "repository_label": LABEL,
             "packages": " ".join(PACKAGES),
+            "epoch": str(base.epoch),
             "credentials": str(credentials),
             "ssh_key": str(key),
             "scripts": str(workspace.packer / "scripts"),

@@ -6,7 +6,7 @@ pip itself would run a sdist's build to learn what the lock already says, so pyp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pypi_simple
@@ -50,10 +50,7 @@ def fetch(locks: Iterable[Path], python: tuple[int, int], workspace: Workspace) 
 
     Raises FetchError when the index does not answer or has none of the locked files.
     """
-    wanted: dict[str, set[str]] = {}
-    for lock in locks:
-        for name, digests in locked(lock).items():
-            wanted.setdefault(name, set()).update(digests)
+    wanted = _wanted(locks)
     record = workspace.wheels / "known.json"
     known: dict[str, str] = files.read_json(record) or {}
     found = [_find(name, digests, tags(python), known, workspace) for name, digests in wanted.items()]
@@ -61,21 +58,65 @@ def fetch(locks: Iterable[Path], python: tuple[int, int], workspace: Workspace) 
     return sorted(found)
 
 
+def pin(
+    locks: Iterable[Path], python: tuple[int, int], rows: Mapping[str, str], workspace: Workspace, *, offline: bool
+) -> list[str]:
+    """Have fetch() take the files of a record, which are here or are fetched; returns those that cannot be had.
+
+    rows: name of a file to its sha256. offline: the index is not asked.
+    """
+    record = workspace.wheels / "known.json"
+    known: dict[str, str] = files.read_json(record) or {}
+    missing, order = [], tags(python)
+    for name, digests in _wanted(locks).items():
+        for filename, digest in rows.items():
+            if digest not in digests:
+                continue
+            held = workspace.wheels / filename
+            if not (held.is_file() and files.sha256(held) == digest):
+                try:
+                    if offline:
+                        raise FetchError("offline")
+                    held = _attempts(name, {digest}, order, workspace)
+                except FetchError:
+                    missing.append(f"{filename} sha256 {digest}")
+                    continue
+            known[_lock_id(name, digests, order)] = held.name
+    if not missing:
+        files.write_json(record, known)
+    return missing
+
+
+def _wanted(locks: Iterable[Path]) -> dict[str, set[str]]:
+    wanted: dict[str, set[str]] = {}
+    for lock in locks:
+        for name, digests in locked(lock).items():
+            wanted.setdefault(name, set()).update(digests)
+    return wanted
+
+
+def _lock_id(name: str, digests: set[str], order: list[Tag]) -> str:
+    return files.sha256_text(f"{name} {sorted(digests)} {order[0]}")
+
+
 def _find(name: str, digests: set[str], order: list[Tag], known: dict[str, str], workspace: Workspace) -> Path:
-    lock_id = files.sha256_text(f"{name} {sorted(digests)} {order[0]}")
+    lock_id = _lock_id(name, digests, order)
     held = workspace.wheels / known.get(lock_id, "none")
     if held.is_file() and files.sha256(held) in digests:
         return held
+    path = _attempts(name, digests, order, workspace)
+    known[lock_id] = path.name
+    return path
+
+
+def _attempts(name: str, digests: set[str], order: list[Tag], workspace: Workspace) -> Path:
     log.activity(f"wheels: {name}")
     last: Exception | None = None
     for _ in range(_ATTEMPTS):
         try:
-            path = _download(name, digests, order, workspace)
+            return _download(name, digests, order, workspace)
         except (requests.RequestException, pypi_simple.DigestMismatchError, OSError) as error:
             last = error
-            continue
-        known[lock_id] = path.name
-        return path
     raise FetchError(
         f"wheels: the Python package index did not give {name}",
         details=str(last),

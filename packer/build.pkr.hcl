@@ -11,6 +11,7 @@ build {
     environment_vars = [
       "PACKAGES=${var.packages}",
       "REPOSITORY_LABEL=${var.repository_label}",
+      "EPOCH=${var.epoch}",
     ]
     # /run is gone at the next boot, and is mounted noexec.
     execute_command = "{{ .Vars }} sh {{ .Path }}"

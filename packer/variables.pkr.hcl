@@ -33,6 +33,11 @@ variable "packages" {
   description = "What to install from the repository, separated by spaces."
 }
 
+variable "epoch" {
+  type        = string
+  description = "The date of all that has no older one, in seconds (SOURCE_DATE_EPOCH)."
+}
+
 variable "credentials" {
   type        = string
   description = "A file with an SMBIOS string: the systemd credential that brings this build's ssh keys."

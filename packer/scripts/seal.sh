@@ -22,5 +22,9 @@ rm -f /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/backups/*
 rm -rf /var/log/journal/*
 find /var/log -type f -delete
 
+# The day and the hour of the build would be the one difference between two images of the same packages.
+sed -i -E "s/^([^:]*:[^:]*):[0-9]*:/\\1:$((EPOCH / 86400)):/" /etc/shadow /etc/shadow-
+find / -xdev -newermt "@$EPOCH" -exec touch --no-dereference --date="@$EPOCH" {} +
+
 sync
 fstrim / || true

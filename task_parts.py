@@ -17,7 +17,7 @@ from foundry.errors import FoundryError
 from foundry.workspace import Workspace
 
 if TYPE_CHECKING:
-    from foundry.config import Config
+    from foundry.config import Config, Setting
 
 WORKSPACE = Workspace.at(Path(__file__).parent)
 SET_HELP = "KEY=VALUE: override a key of foundry.yml, e.g. --set build.memory_mib=4096 (may be repeated)"
@@ -27,8 +27,14 @@ def configuration(settings: list[str], *, locked: bool = True) -> Config:
     """foundry.yml with what --set and FOUNDRY_SET say. Raises ConfigError."""
     from foundry import config
 
-    overrides = config.settings_of(settings, os.environ.get("FOUNDRY_SET", ""))
-    return config.load(WORKSPACE.config, overrides, locked=locked)
+    return config.load(WORKSPACE.config, overrides(settings), locked=locked)
+
+
+def overrides(settings: list[str]) -> list[Setting]:
+    """What --set and FOUNDRY_SET say. Raises ConfigError."""
+    from foundry import config
+
+    return config.settings_of(settings, os.environ.get("FOUNDRY_SET", ""))
 
 
 @contextmanager

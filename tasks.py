@@ -7,7 +7,7 @@ import sys
 from invoke.context import Context
 from invoke.tasks import task
 
-from task_parts import SET_HELP, WORKSPACE, TakesWords, configuration, given, session, show
+from task_parts import SET_HELP, WORKSPACE, TakesWords, configuration, given, overrides, session, show
 from tasks_cluster import cluster_down, cluster_logs, cluster_psql, cluster_ssh, cluster_status, cluster_up  # noqa: F401
 from tasks_publish import diff, promote, publish, releases, rollback, verify_release  # noqa: F401
 
@@ -18,15 +18,21 @@ from tasks_publish import diff, promote, publish, releases, rollback, verify_rel
         "image": "its name in foundry.yml (default: the first)",
         "verify": "boot the image and prove it afterwards",
         "offline": "ask no archive: use the newest earlier fetch",
+        "from": "the manifest.json of a version: build that one again, from the packages that it records, and compare",
         "set": SET_HELP,
     },
 )
-def build_image(c: Context, image: str = "", verify: bool = True, offline: bool = False, set: list[str] = []) -> None:
+def build_image(
+    c: Context, image: str = "", verify: bool = True, offline: bool = False, from_: str = "", set: list[str] = []
+) -> None:
     """Build a golden image and prove it by booting it."""
 
     def act() -> list[str]:
-        from foundry import build, config
+        from foundry import build, config, recorded
 
+        if from_:
+            found = recorded.load(given(from_), image, overrides(set), WORKSPACE)
+            return build.rebuild_image(found, WORKSPACE, verify=verify, offline=offline).summary()
         cfg = configuration(set)
         name = config.pick_image(cfg, image)
         return build.build_image(cfg, WORKSPACE, image=name, verify=verify, offline=offline).summary()

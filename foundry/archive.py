@@ -146,9 +146,7 @@ def build(
     return _of(Pinned(tuple(base), tuple(buildd), sources, None), resolver, config, image, workspace)
 
 
-def _of(
-    chosen: Pinned, resolver: apt.Resolver | None, config: Config, image: Image, workspace: Workspace
-) -> Archive:
+def _of(chosen: Pinned, resolver: apt.Resolver | None, config: Config, image: Image, workspace: Workspace) -> Archive:
     """The repository of chosen packages; resolver: what fetches those that the pool lacks, and Consul."""
     base, buildd = chosen.base, chosen.buildd
     pin = consul_pin(config, chosen.sources)

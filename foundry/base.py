@@ -39,7 +39,7 @@ class Venv:
 
 @dataclass(frozen=True)
 class Base:
-    """A base disk (qcow2, not compressed), and its kernel and initrd for a direct boot. epoch: the date of all in it."""
+    """A base disk (qcow2, not compressed), its kernel and initrd for a direct boot, and the date of all in it."""
 
     folder: Path
     key: str

@@ -11,14 +11,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import archive, base, config, deb, files, golden, host, image, lock, log, run, stages, threads, verify
+from foundry import (
+    archive,
+    base,
+    config,
+    deb,
+    files,
+    golden,
+    host,
+    image,
+    lock,
+    log,
+    rebuild,
+    recorded,
+    run,
+    stages,
+    threads,
+    verify,
+)
 from foundry.config import Config
 from foundry.errors import CorruptArtifact, ToolMissing
 from foundry.machine import kvm
 from foundry.workspace import Workspace
 
 # The order of the flow; stages that run side by side begin in any.
-FLOW = ("archive", "chroot", "patroni-venv", "patroni-node", "base", "packer", "images", "verify")
+FLOW = ("recorded", "archive", "chroot", "patroni-venv", "patroni-node", "base", "packer", "images", "verify")
 
 
 @dataclass(frozen=True)
@@ -27,14 +44,16 @@ class Built:
 
     release: image.Release
     verdict: verify.Verdict | None
+    comparison: rebuild.Comparison | None = None
 
     def summary(self) -> list[str]:
-        """Lines for a person: seconds for each stage, verdict, image, size, sha256."""
+        """Lines for a person: seconds for each stage, what was rebuilt, verdict, image, size, sha256."""
         records = sorted(log.records(), key=lambda r: FLOW.index(r.name))
         seconds = ", ".join(f"{r.name} {_seconds(r)}" for r in records)
         entry = self.release.manifest["files"][0]
         return [
             f"stages   {seconds}",
+            *(self.comparison.summary() if self.comparison else []),
             f"verdict  {_verdict_line(self.verdict)}",
             f"image    {self.release.main}",
             f"size     {files.human(entry['size'])}",
@@ -73,6 +92,24 @@ def build_image(
     return Built(release, verdict)
 
 
+def rebuild_image(
+    found: recorded.Recorded, workspace: Workspace, *, verify: bool = True, offline: bool = False
+) -> Built:
+    """Build a version again from what its manifest records, compare the two, and prove the new one unless told not to.
+
+    offline: take only what is in the pool. The comparison is kept beside the image (rebuild.json).
+    Raises a FoundryError: NotReproduced where something differs that must be equal.
+    """
+    with _alone(workspace):
+        pinned = rebuild.prepare(found, workspace, offline=offline)
+        release = _release(found.manifest.name, found.config, workspace, pinned=pinned)
+        comparison = rebuild.compare(found, release)
+        comparison.write(release.folder, found)
+        comparison.insist(release.folder)
+        verdict = _verified(release, found.config, workspace, anew=False) if verify else None
+    return Built(release, verdict, comparison)
+
+
 def build_deb(settings: Config, workspace: Workspace, *, image: str | None = None, offline: bool = False) -> BuiltDebs:
     """Build the packages for an image's suite, and put them with Consul's into build/deb/. Raises a FoundryError."""
     chosen = settings.images[config.pick_image(settings, image)]
@@ -104,9 +141,16 @@ def _newest(settings: Config, workspace: Workspace, name: str | None) -> image.R
     return image.newest(workspace, config.pick_image(settings, name))
 
 
-def _release(name: str, settings: Config, workspace: Workspace, *, offline: bool) -> image.Release:
+def _release(
+    name: str,
+    settings: Config,
+    workspace: Workspace,
+    *,
+    offline: bool = False,
+    pinned: archive.Pinned | None = None,
+) -> image.Release:
     chosen = settings.images[name]
-    packages = archive.build(settings, chosen, workspace, offline=offline)
+    packages = archive.build(settings, chosen, workspace, offline=offline, pinned=pinned)
     built: Future[Path] = Future()
 
     def our_packages() -> deb.Debs:

@@ -33,6 +33,7 @@ __all__ = [
     "explain",
     "load",
     "pick_image",
+    "recorded",
     "settings_of",
 ]
 
@@ -97,6 +98,24 @@ def load(path: Path, overrides: Iterable[Setting] = (), *, locked: bool = True) 
         raise _error(draft)
     lines = {k: f"{path.name}:{n}" for k, n in draft.marked.lines.items()}
     config._sources.update({_dotted(k): text for k, text in {**lines, **draft.sources}.items()})
+    return config
+
+
+def recorded(raw: Mapping[str, Any], path: Path, overrides: Iterable[Setting], project: Path) -> Config:
+    """The configuration that a manifest at path records, with overrides on top; project: where the lock files are.
+
+    Raises one ConfigError, whose details name every error.
+    """
+    draft = _Draft(path, Marked(value=dict(raw)))
+    whole = dict(raw)
+    _apply(whole, overrides, draft)
+    config, bad = _validate(_with_paths(whole, project), draft)
+    if config is not None:
+        _combine(config, bad, draft)
+        if not _touches("patroni", bad):
+            _compare_with_lock(config, project / "requirements", draft)
+    if draft.problems or config is None:
+        raise _error(draft)
     return config
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +15,24 @@ from typing import Any
 
 from debian.deb822 import Deb822
 
-from foundry import archive, deb, disk, files, golden, run, stages, threads, tree, wheels
-from foundry.base import Base
+from foundry import (
+    apt,
+    archive,
+    base,
+    deb,
+    disk,
+    epoch,
+    ext4,
+    files,
+    golden,
+    packer,
+    recorded,
+    run,
+    stages,
+    threads,
+    tree,
+    wheels,
+)
 from foundry.config import Config
 from foundry.errors import ConfigError
 from foundry.workspace import Workspace
@@ -56,7 +72,7 @@ class Parts:
 
     packages: archive.Archive
     debs: deb.Debs
-    base: Base
+    base: base.Base
     sealed: golden.Golden
 
 
@@ -67,7 +83,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
         "sealed disk": stages.output_digest(sealed.folder, golden.DISK),
         "name": name,
         "formats": ",".join(image.formats),
-        **stages.recipe(tree, sys.modules[__name__]),
+        **stages.recipe(tree, recorded, sys.modules[__name__]),
     }
     decision = stages.decide(workspace, "images", inputs)
 
@@ -97,6 +113,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
             "inputs": _inputs(parts, workspace),
             "configuration": config.model_dump(mode="json", exclude={"publish"}),
             "tools": _tools(),
+            "rebuild": recorded.of(parts.packages, program()),
         }
         files.write_json(scratch / MANIFEST, manifest)
         listed = [*made, scratch / MANIFEST]
@@ -105,6 +122,12 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
     folder = stages.perform(workspace, decision, act)
     files.write_json(_pointer(workspace, name), {"folder": folder.name})
     return load(folder)
+
+
+def program() -> dict[str, str]:
+    """The digests of the code that makes an image."""
+    rooms = (apt, archive, base, deb, disk, epoch, ext4, golden, packer, recorded, tree, wheels)
+    return stages.recipe(*rooms, sys.modules[__name__])
 
 
 def load(folder: Path) -> Release:
@@ -167,13 +190,12 @@ def _wheels(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def _inputs(parts: Parts, workspace: Workspace) -> dict[str, Any]:
-    sources: Sequence[Path] = [workspace.debian, workspace.node_program, workspace.files, workspace.templates]
     return {
         "archive": parts.packages.key,
         "base": {"key": parts.base.key, "sha256": parts.base.digest},
         "packer": {"key": parts.sealed.key},
         "debs": [{"name": p.name, "sha256": files.sha256(p)} for p in parts.debs.all()],
-        "sources": files.tree_digests([*sources, workspace.packer, workspace.requirements], workspace.root),
+        "sources": recorded.sources(workspace),
         "commit": _commit(workspace),
     }
 

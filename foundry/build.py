@@ -103,7 +103,7 @@ def rebuild_image(
     with _alone(workspace):
         pinned = rebuild.prepare(found, workspace, offline=offline)
         release = _release(found.manifest.name, found.config, workspace, pinned=pinned)
-        comparison = rebuild.compare(found, release)
+        comparison = rebuild.compare(found, release, workspace)
         comparison.write(release.folder, found)
         comparison.insist(release.folder)
         verdict = _verified(release, found.config, workspace, anew=False) if verify else None

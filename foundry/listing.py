@@ -17,7 +17,7 @@ MAY_DIFFER: Mapping[str, str] = {}
 _ENTRY = re.compile(r"/(\d+)/(\d+)/\d+/\d+/(.*)/\d*/")
 _STAT = re.compile(
     r"Type: (?P<kind>.*?)\s+Mode:\s+(?P<mode>\d+).*?User:\s+(?P<user>\d+)\s+Group:\s+(?P<group>\d+)"
-    r".*?mtime: 0x(?P<mtime>[0-9a-f]+)",
+    r".*?Links: (?P<links>\d+).*?mtime: 0x(?P<mtime>[0-9a-f]+)",
     re.DOTALL,
 )
 _ATTRIBUTES = re.compile(r"Extended attributes:\n((?:  .*\n?)+)")
@@ -26,31 +26,29 @@ _DEVICE = re.compile(r"Device major/minor number: (\S+)")
 
 @dataclass(frozen=True)
 class File:
-    """One file. content: its sha256, the target of a link, the number of a device; "" for a folder. inode: which hard
-    links are one file shows in it, but two images are not compared by its number."""
+    """One file. content: its sha256, the target of a link, the number of a device; "" for a folder."""
 
     kind: str
     mode: str
     owner: str
+    links: str
     mtime: int
     attributes: str
     content: str
-    inode: int
 
     def differs(self, other: File) -> list[str]:
         """The names of the facts that are not the same."""
-        names = [f.name for f in fields(self) if f.name != "inode"]
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
+        return [f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
 
 
 def of(disk: Path, scratch: Path) -> dict[str, File]:
-    """Every file of the root file system of a qcow2 disk, by its path. scratch: a folder to be made for the work.
+    """Every file of the root file system of a disk, by its path. scratch: a folder to be made for the work.
 
     Raises CorruptArtifact, CommandFailed.
     """
     scratch.mkdir(parents=True)
     try:
-        raw = tree.raw(disk, "qcow2", scratch / "disk.raw")
+        raw = tree.raw(disk, disk.suffix.lstrip("."), scratch / "disk.raw")
         where = f"{raw}?offset={tree.root(raw).offset}"
         inodes = _paths(where, scratch)
         contents = tree.dump(raw, "/", scratch / "files")
@@ -125,8 +123,8 @@ def _file(facts: str, contents: Path, inode: int) -> File:
         found["kind"],
         found["mode"],
         f"{found['user']}:{found['group']}",
+        found["links"],
         int(found["mtime"], 16),
         attributes[1] if attributes else "",
         content,
-        inode,
     )

@@ -1,7 +1,7 @@
 """Building a version again from what its manifest records: fetch exactly that, and compare what comes out.
 
-What must be equal: our packages, the repository's metadata, the base, and every package and wheel. The disk is a file
-system that a machine has written to, so it is compared too, but need not be equal (docs/reproducibility.md).
+What must be equal: our packages, the repository's metadata, the base, every package and wheel, and the files of the
+golden image. Its disk is a file system that a machine has written to, so that may differ (docs/reproducibility.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from foundry import apt, archive, deb, files, image, log, wheels
+from foundry import apt, archive, deb, files, image, listing, log, wheels
 from foundry.errors import CommandFailed, FetchError, FoundryError
 from foundry.recorded import Manifest, Recorded, check_sources, locks
 from foundry.workspace import Workspace
@@ -37,7 +37,7 @@ class Row:
 
     def line(self) -> str:
         """The row for a person."""
-        word = "equal" if self.equal else "DIFFERS" if self.required else "differs"
+        word = "equal" if self.equal else "DIFFERS" if self.required else "may differ"
         return f"{self.name}: {word}{' (reused)' if self.made == 'reused' else ''}, {self.detail}"
 
 
@@ -164,13 +164,16 @@ def _whole(path: Path, digest: str, *, keep: bool = False) -> bool:
     return False
 
 
-def compare(found: Recorded, release: image.Release) -> Comparison:
-    """Put what was built beside what the manifest records."""
+def compare(found: Recorded, release: image.Release, workspace: Workspace) -> Comparison:
+    """Put what was built beside what the manifest records, and the files of its disk if that lies beside it.
+
+    Raises CorruptArtifact for a disk that cannot be read.
+    """
     made = {record.name: record.outcome for record in log.records()}
     new = Manifest.model_validate(release.manifest)
     return Comparison(
         f"{found.manifest.name} {found.manifest.version}",
-        tuple(_rows(found.manifest, new, made)),
+        (*_rows(found.manifest, new, made), _golden(found, release, workspace)),
         tuple(_tools(found.manifest.tools, new.tools)),
     )
 
@@ -189,6 +192,22 @@ def _rows(old: Manifest, new: Manifest, made: Mapping[str, str]) -> Iterator[Row
     yield _listed("packages", [p.model_dump() for p in old.packages], [p.model_dump() for p in new.packages])
     yield _listed("wheels", [w.model_dump() for w in old.wheels], [w.model_dump() for w in new.wheels])
     yield digest("golden disk", "images", old.files[0].sha256, new.files[0].sha256, required=False)
+
+
+def _golden(found: Recorded, release: image.Release, workspace: Workspace) -> Row:
+    """The files of both golden images, one by one."""
+    name, recorded = "files of the golden image", found.manifest.files[0]
+    disk = found.path.parent / recorded.name
+    if recorded.sha256 == release.digest:
+        return Row(name, True, True, "", "the disks are equal")
+    if not disk.is_file() or files.sha256(disk) != recorded.sha256:
+        return Row(name, False, False, "", f"not compared: {recorded.name} does not lie beside the manifest")
+    log.activity("comparing the files of both images")
+    workspace.work.mkdir(parents=True, exist_ok=True)
+    old, new = (listing.of(path, workspace.work / "listing") for path in (disk, release.main))
+    differ = listing.compare(old, new)
+    more = [f"and {len(differ) - 20} more"] if len(differ) > 20 else []
+    return Row(name, not differ, True, "", "\n".join([*differ[:20], *more]) or f"{len(new)} of them")
 
 
 def _listed(name: str, old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> Row:

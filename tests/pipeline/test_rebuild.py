@@ -1,0 +1,192 @@
+"""A version built again from its manifest: in another folder, from a copy of the sources, later, by another user."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from foundry import disk, epoch, ext4, files, image, listing, tree
+from tests.pipeline.conftest import Scratch
+from tests.pipeline.harness import ROOT, Ended, copy, gone, half_made, inv, results
+
+KEPT = ("pool", "wheels", "host")
+SOURCES = ("foundry", "debian", "patroni_node", "files", "templates", "packer", "requirements")
+EQUAL = (
+    "patroni-venv/*/*.deb",
+    "patroni-node/*/*.deb",
+    "archive/*/Packages",
+    "archive/*/Release",
+    "base/*/base.qcow2",
+    "base/*/initrd.img",
+    "base/*/vmlinuz",
+)
+# What a user may have set, none of which belongs into an image.
+SURROUNDINGS = {"TZ": "Pacific/Auckland", "LANG": "de_DE.UTF-8", "LC_ALL": "de_DE.UTF-8", "PYTHONHASHSEED": "7"}
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A build folder that was filled by `build-image --from`, and how that run ended."""
+
+    build: Path
+    ended: Ended
+
+    @property
+    def image(self) -> image.Release:
+        return image.load(next(self.build.glob("images/*/manifest.json")).parent)
+
+
+@pytest.fixture(scope="module")
+def project(playground: Path) -> Iterator[Path]:
+    """The sources without anything else, in another folder."""
+    target = playground / "project"
+    target.mkdir()
+    for name in SOURCES:
+        shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.glob("task*.py"):
+        shutil.copy2(path, target)
+    yield target
+    shutil.rmtree(target)
+
+
+@pytest.fixture(scope="module")
+def manifest(built: Path) -> Path:
+    """Of the newest image; its disk lies beside it."""
+    folder = str((files.read_json(built / "images/debian-12.json") or {})["folder"])
+    return built / "images" / folder / "manifest.json"
+
+
+def again(build: Path, project: Path, manifest: Path, *words: str, seconds: float = 120) -> Ended:
+    """Rebuild as another user would: an own umask, time zone, locale and folder."""
+    return inv(
+        build,
+        *("build-image", "--from", str(manifest), "--no-verify", *words),
+        seconds=seconds,
+        program=(sys.executable, "-m", "invoke"),
+        cwd=project,
+        within=("sh", "-c", 'umask 077 && exec "$@"', "sh"),
+        env=SURROUNDINGS,
+    )
+
+
+@pytest.fixture(scope="module")
+def rebuilt(built: Path, manifest: Path, project: Path, playground: Path) -> Iterator[Rebuilt]:
+    """Nothing is at hand but what was fetched; and of that a package and a wheel have to be fetched anew."""
+    build = copy(built, playground / "rebuilt", KEPT)
+    for path in (next(build.glob("pool/netbase_*.deb")), next(build.glob("wheels/idna-*.whl"))):
+        path.unlink()
+    yield Rebuilt(build, again(build, project, manifest, seconds=900))
+    gone(build)
+    shutil.rmtree(build)
+
+
+def test_it_ends_well_and_tells_what_is_equal(rebuilt: Rebuilt) -> None:
+    rebuilt.ended.expect(0)
+    told = rebuilt.ended.out
+    for name in ("patroni-venv_", "patroni-node_", "consul_", "repository metadata", "base disk", "packages", "wheels"):
+        line = next(line for line in told.splitlines() if line.strip().startswith(name))
+        assert ": equal, " in line
+    known = files.read_json(rebuilt.image.folder / "rebuild.json")
+    assert known["equal"] and known["other_tools"] == []
+    assert half_made(rebuilt.build) == []
+
+
+def test_packages_metadata_and_base_are_the_same_bytes(rebuilt: Rebuilt, built: Path) -> None:
+    for pattern in EQUAL:
+        path = next(rebuilt.build.glob(pattern))
+        other = built / path.relative_to(rebuilt.build)
+        assert not path.samefile(other)
+        assert filecmp.cmp(path, other, shallow=False), f"{path} differs from {other}"
+
+
+def test_the_files_of_the_golden_image_are_equal(rebuilt: Rebuilt, manifest: Path) -> None:
+    rows = {row["name"]: row for row in files.read_json(rebuilt.image.folder / "rebuild.json")["parts"]}
+    row = rows["files of the golden image"]
+    assert row["equal"] and row["detail"].endswith(" of them"), row
+    assert rebuilt.image.digest != files.read_json(manifest)["files"][0]["sha256"]
+
+
+def test_nothing_in_an_image_is_younger_than_its_packages(rebuilt: Rebuilt, tmp_path: Path) -> None:
+    """Two builds on one day could be equal in what shows the day."""
+    newest = int(files.read_json(next(rebuilt.build.glob("base/*/stage.json")))["inputs"]["date"])
+    raw = tree.raw(rebuilt.image.main, "qcow2", tmp_path / "disk.raw")
+    root = tree.dump(raw, "/", tmp_path / "root")
+    younger = [path for path in root.rglob("*") if path.lstat().st_mtime > newest]
+    assert younger == []
+    for name in ("etc/shadow", "etc/shadow-"):
+        days = {row.split(":")[2] for row in (root / name).read_text().splitlines()}
+        assert days == {str(epoch.day(newest))}
+    shutil.rmtree(root)
+    raw.unlink()
+
+
+def test_other_sources_are_refused_before_anything_is_made(
+    scratch: Scratch, manifest: Path, project: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(project, other, symlinks=True)
+    (other / "debian/rules").write_text("all:\n")
+    build = scratch()
+    again(build, other, manifest).refused(2, "this checkout is not what", "debian/rules: differs", "hint: ")
+    assert results(build) == set()
+
+
+def test_what_cannot_be_had_is_named_at_once_and_nothing_else_is_taken(
+    built: Path, playground: Path, manifest: Path, project: Path
+) -> None:
+    build = copy(built, playground / "poor", KEPT)
+    wrong, lost = next(build.glob("pool/netbase_*.deb")), next(build.glob("pool/less_*.deb"))
+    wheel = next(build.glob("wheels/idna-*.whl"))
+    for path in (wrong, lost, wheel):
+        path.unlink()
+    wrong.write_bytes(b"!<arch>\n")
+    again(build, project, manifest, "--offline").refused(4, "3 recorded files", "netbase ", "less ", "idna-")
+    assert results(build) == set() and not wrong.exists()
+    shutil.rmtree(build)
+
+
+def made(folder: Path, root: Path) -> dict[str, listing.File]:
+    """A disk with these files, made and read as an image is."""
+    folder.mkdir()
+    raw, size, who = folder / "disk.raw", 256 * disk.MIB, disk.Identity.of("a test")
+    with raw.open("wb") as stream:
+        stream.truncate(size)
+    disk._partition(raw, size, who)
+    ext4.build(root, ext4.Place(raw, disk.ROOT_AT, disk._root_size(size), who.root_fs, "root"), 2000)
+    return listing.of(raw, folder / "listing")
+
+
+def test_the_comparison_sees_what_it_should(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    for name in ("content", "mode", "owner", "mtime", "attributes", "same"):
+        files.write(root / "etc" / name, name)
+    (root / "etc/link").symlink_to("same")
+    before = made(tmp_path / "a", root)
+    assert listing.compare(before, made(tmp_path / "again", root)) == []
+    (root / "etc/content").write_text("other")
+    (root / "etc/mode").chmod(0o600)
+    os.chown(root / "etc/owner", 1, 1)
+    os.utime(root / "etc/mtime", (1000, 1000))
+    # cap_net_raw=ep, as linux/capability.h has it: struct vfs_cap_data.
+    os.setxattr(root / "etc/attributes", "security.capability", bytes.fromhex("0100000200200000" + 12 * "00"))
+    (root / "etc/link").unlink()
+    (root / "etc/link").symlink_to("other")
+    (root / "etc/new").write_text("new")
+    differ = listing.compare(before, made(tmp_path / "b", root))
+    assert differ == [
+        "/etc/attributes: attributes",
+        "/etc/content: content",
+        "/etc/link: content",
+        "/etc/mode: mode",
+        "/etc/mtime: mtime",
+        "/etc/new: only in the second",
+        "/etc/owner: owner",
+    ]

@@ -14,7 +14,7 @@ import pytest
 
 from foundry import disk, epoch, ext4, files, image, listing, tree
 from tests.pipeline.conftest import Scratch
-from tests.pipeline.harness import ROOT, Ended, copy, gone, half_made, inv, results
+from tests.pipeline.harness import ROOT, STAGES, Ended, copy, gone, half_made, inv, results
 
 KEPT = ("pool", "wheels", "host")
 SOURCES = ("foundry", "debian", "patroni_node", "files", "templates", "packer", "requirements")
@@ -150,6 +150,24 @@ def test_what_cannot_be_had_is_named_at_once_and_nothing_else_is_taken(
     again(build, project, manifest, "--offline").refused(4, "3 recorded files", "netbase ", "less ", "idna-")
     assert results(build) == set() and not wrong.exists()
     shutil.rmtree(build)
+
+
+def test_a_difference_is_an_error(scratch: Scratch, manifest: Path, project: Path, tmp_path: Path) -> None:
+    """Everything is reused, and the manifest is one of another base."""
+    build = scratch(*KEPT, "keyring", *STAGES)
+    known = files.read_json(manifest)
+    known["inputs"]["base"]["sha256"] = "0" * 64
+    files.write_json(tmp_path / "manifest.json", known)
+    ended = again(build, project, tmp_path / "manifest.json", "--offline")
+    ended.refused(15, "is not equal to it", f"base disk: DIFFERS (reused), recorded {'0' * 64}", "rebuild.json")
+    assert [row["name"] for row in differing(build)] == ["base disk"]
+
+
+def differing(build: Path) -> list[dict[str, str]]:
+    """The rows of the newest image's comparison that are failures."""
+    folder = str((files.read_json(build / "images/debian-12.json") or {})["folder"])
+    known = files.read_json(build / "images" / folder / "rebuild.json")
+    return [row for row in known["parts"] if row["required"] and not row["equal"]]
 
 
 def made(folder: Path, root: Path) -> dict[str, listing.File]:

@@ -89,3 +89,44 @@ def test_a_pinned_file_that_is_there_is_not_fetched(tmp_path: Path) -> None:
     path = tmp_path / "consul.deb"
     path.write_bytes(b"x")
     apt.fetch_file("http://nowhere", path, "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881")
+
+
+MADISON = """\
+  libllvm14 | 1:14.0.6-12 | http://mirror/debian bookworm/main amd64 Packages
+     libc6 | 2.36-9+deb12u14 | http://mirror/debian bookworm/main amd64 Packages
+     libc6 | 2.36-9+deb12u10 | http://mirror/debian-security bookworm-security/main amd64 Packages
+"""
+
+
+def test_recorded_versions_are_fetched_alone_and_the_others_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(run, "capture", lambda *args, **options: MADISON)
+    monkeypatch.setattr(run, "run", lambda words, **options: asked.append(words))
+
+    def package(name: str, version: str) -> apt.Package:
+        return apt.Package(name, version, "amd64", apt.pool_name(name, version, "amd64"), "", "a" * 64, 1)
+
+    wanted = [
+        package("libc6", "2.36-9+deb12u10"),
+        package("libc6", "2.36-9+deb12u9"),
+        package("libllvm14", "1:14.0.6-12"),
+    ]
+    lacking = apt.Resolver(workspace, [], expired=True).obtain(wanted)
+    assert lacking == [wanted[1]]
+    expired = ["-o", "Acquire::Check-Valid-Until=false"]
+    assert asked == [["apt-get", *expired, "download", "libc6=2.36-9+deb12u10", "libllvm14=1:14.0.6-12"]]
+    assert wanted[2].filename == "libllvm14_1%3a14.0.6-12_amd64.deb"
+
+
+def test_only_a_rebuild_takes_expired_indexes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def note(words: list[str], **options: object) -> run.Result:
+        asked.append(words)
+        return run.Result((), 0, "", None)
+
+    monkeypatch.setattr(run, "run", note)
+    apt.Resolver(workspace, []).update()
+    assert asked == [["apt-get", "update", "--error-on=any"]]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from foundry import archive
+from foundry import archive, gpg, run
+from foundry.workspace import Workspace
 
 
 def test_a_package_on_another_file_system_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +23,32 @@ def test_a_package_on_another_file_system_is_copied(tmp_path: Path, monkeypatch:
 def test_any_other_failure_to_link_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         archive._link(tmp_path / "none", tmp_path / "pool" / "none")
+
+
+class NoKey:
+    def clearsign(self, text: str, folder: Path) -> str:
+        return f"signed {text}"
+
+    def public(self, target: Path) -> None:
+        target.write_text("key")
+
+
+def test_metadata_come_from_the_packages_alone(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    rows = ["Package: b\nFilename: ./pool/b.deb", "Package: a\nFilename: ./pool/a.deb"]
+
+    def capture(words: list[str], **options: object) -> str:
+        asked.append(words)
+        return "\n\n".join(rows) + "\n" if "packages" in words else "Suite: bookworm"
+
+    monkeypatch.setattr(run, "capture", capture)
+    monkeypatch.setattr(gpg, "throw_away", lambda *a: NoKey())
+    head = b"!<arch>\ndebian-binary   "
+    (tmp_path / "pool").mkdir()
+    for name, made in (("a", b"1794824260  "), ("b", b"1700000000  ")):
+        (tmp_path / f"pool/{name}.deb").write_bytes(head + made + bytes(40))
+    archive.index_and_sign(workspace, tmp_path, "bookworm")
+    assert (tmp_path / "Packages").read_text() == f"{rows[1]}\n\n{rows[0]}\n\n"
+    assert "APT::FTPArchive::Release::Date=Mon, 16 Nov 2026 10:17:40 +0000" in asked[1]

@@ -11,7 +11,7 @@ from invoke.context import Context
 
 import task_parts
 import tasks
-from foundry import clean, errors, lint, run
+from foundry import build, clean, errors, lint, recorded, run
 from foundry.workspace import Workspace
 
 PROJECT = Path(__file__).parents[2]
@@ -142,3 +142,35 @@ def test_the_node_of_cluster_logs_may_be_left_out(line: str, words: list[str], m
     monkeypatch.setattr(tasks.sys, "argv", ["inv", *line.split()])
     node = next(a for a in tasks.cluster_logs.get_arguments() if a.name == "node")
     assert (node.positional, node.value) == ((True, None) if words else (False, ""))
+
+
+def test_from_builds_what_the_manifest_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of foundry.yml is read, and what the user has set is passed on."""
+    asked: list[Any] = []
+
+    class Made:
+        def summary(self) -> list[str]:
+            return ["rebuilt"]
+
+    def load(path: Path, image: str, overrides: Any, workspace: Workspace) -> str:
+        asked.append((path, image, [(o.key, o.source) for o in overrides]))
+        return "recorded"
+
+    def rebuild(found: str, workspace: Workspace, **options: bool) -> Made:
+        asked.append((found, options))
+        return Made()
+
+    monkeypatch.setattr(recorded, "load", load)
+    monkeypatch.setattr(build, "rebuild_image", rebuild)
+    monkeypatch.setenv("FOUNDRY_SET", "build.cpus=4")
+    monkeypatch.setenv("FOUNDRY_CALLED_FROM", str(tmp_path))
+    call(tasks.build_image, from_="manifest.json", image="x", verify=False, set=["archive.mirror=http://m"])
+    assert asked == [
+        (tmp_path / "manifest.json", "x", [("build.cpus", "environment"), ("archive.mirror", "--set")]),
+        ("recorded", {"verify": False, "offline": False}),
+    ]
+
+
+def test_from_is_an_option_of_its_own() -> None:
+    names = [name for argument in tasks.build_image.get_arguments() for name in argument.names]
+    assert "from" in names and "from_" not in names

@@ -126,9 +126,13 @@ def _packages(
     if by_apt and not _whole(workspace.pool / by_apt.filename, by_apt.sha256):
         lacking.append(by_apt)
     if lacking and not offline:
-        resolver = apt.Resolver(workspace, apt.sources(found.config, chosen.suite), expired=True)
-        resolver.update()
-        resolver.obtain(lacking)
+        try:
+            resolver = apt.Resolver(workspace, apt.sources(found.config, chosen.suite), expired=True)
+            resolver.update()
+            resolver.obtain(lacking)
+        except FetchError as error:
+            # What is lacking is more than this one error tells.
+            log.info(f"{error.brief}; {error.details or ''}".strip("; "))
         lacking = [p for p in lacking if not _whole(workspace.pool / p.filename, p.sha256)]
     missing = [f"{p.name} {p.version} {p.arch} sha256 {p.sha256}" for p in lacking]
     if not consul:

@@ -88,6 +88,19 @@ def test_all_that_cannot_be_had_is_named_at_once(
     assert not (workspace.wheels / "known.json").exists()
 
 
+def test_an_archive_that_does_not_answer_hides_no_name(
+    found: recorded.Recorded, workspace: Workspace, mirror: type[Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(self: Mirror) -> None:
+        raise FetchError("the archive did not answer")
+
+    monkeypatch.setattr(mirror, "update", silent)
+    files.write(workspace.wheels / WHEEL, "wheel")
+    with pytest.raises(FetchError, match="2 recorded files") as caught:
+        rebuild.prepare(found, workspace, offline=False)
+    assert [line.split()[0] for line in str(caught.value.details).splitlines()] == ["gcc", "libc6"]
+
+
 def test_other_bytes_are_never_used(found: recorded.Recorded, workspace: Workspace) -> None:
     parts.fill(workspace, "libc6", "gcc")
     files.write(workspace.pool / "gcc_1%3a2.0-1_amd64.deb", "evil")

@@ -98,14 +98,13 @@ def prepare(found: Recorded, workspace: Workspace, *, offline: bool) -> archive.
 def _missing(found: Recorded, missing: Sequence[str], *, offline: bool) -> FetchError:
     manifest = found.manifest
     where = "with --offline" if offline else "by the configured archives"
-    more = [f"and {len(missing) - 40} more"] if len(missing) > 40 else []
     snapshot = (
         "an archive of snapshots has them: --set archive.mirror=… --set archive.security_mirror=…, "
         f"as of {manifest.built}; or copy the folders pool and wheels of the build that made it"
     )
     return FetchError(
         f"{manifest.name} {manifest.version}: {len(missing)} recorded files are not kept here, and not given {where}",
-        details="\n".join([*missing[:40], *more]),
+        details="\n".join(missing),
         hint=f"run it without --offline; {snapshot}" if offline else snapshot,
     )
 
@@ -126,6 +125,8 @@ def _packages(
     if by_apt and not _whole(workspace.pool / by_apt.filename, by_apt.sha256):
         lacking.append(by_apt)
     if lacking and not offline:
+        # apt hangs when the disk fills up under its indexes.
+        files.need_space(workspace.build, 300_000_000 + sum(p.size for p in lacking), "recorded")
         try:
             resolver = apt.Resolver(workspace, apt.sources(found.config, chosen.suite), expired=True)
             resolver.update()
@@ -139,6 +140,8 @@ def _packages(
         return missing, None
     if by_apt:
         return missing, workspace.pool / by_apt.filename
+    if "package" in pin:
+        return [*missing, f"{consul.name} sha256 {consul.sha256}"], None
     path = Path(pin["path"]) if "path" in pin else workspace.pool / pin["name"]
     if not _whole(path, consul.sha256, keep="path" in pin):
         try:
@@ -151,8 +154,10 @@ def _packages(
     return missing, path
 
 
-def _consul_package(found: Recorded) -> apt.Package:
-    row = next(p for p in found.manifest.packages if p.name == "consul")
+def _consul_package(found: Recorded) -> apt.Package | None:
+    row = next((p for p in found.manifest.packages if p.name == "consul"), None)
+    if row is None:
+        return None
     filename = apt.pool_name(row.name, row.version, row.arch)
     return apt.Package(row.name, row.version, row.arch, filename, "", row.sha256, 0)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from foundry import apt, archive, config, deb, files, stages
 from foundry.config import Config, Setting
@@ -75,7 +75,7 @@ class _Rebuild(_Part):
     format: Literal[1]
     base: list[_Fetched]
     buildd: list[_Fetched]
-    archives: list[_Source]
+    archives: Annotated[list[_Source], Field(min_length=1)]
     repository: Digest
     program: dict[str, str]
 
@@ -86,7 +86,7 @@ class Manifest(_Part):
     name: ImageName
     version: _FileName
     built: str
-    files: list[_File]
+    files: Annotated[list[_File], Field(min_length=1)]
     packages: list[_Package]
     wheels: list[_File]
     inputs: _Inputs

@@ -20,7 +20,7 @@ from typing import Any
 
 from debian.deb822 import Deb822
 
-from foundry import files, gpg, run
+from foundry import apt, files, gpg, run
 from foundry.errors import ConfigError, CorruptArtifact, FoundryError
 from foundry.workspace import Workspace
 
@@ -80,7 +80,7 @@ def debs(workspace: Workspace, manifest: Mapping[str, Any]) -> list[Deb]:
 
 
 def _find(workspace: Workspace, row: Mapping[str, str], built: str | None) -> Path:
-    fetched = workspace.pool / f"{row['name']}_{row['version'].replace(':', '%3a')}_{row['arch']}.deb"
+    fetched = workspace.pool / apt.pool_name(row["name"], row["version"], row["arch"])
     if fetched.is_file():
         return fetched
     # What we build lies with its stage; Consul may be a file of the user's, which only the repository of the build has.
@@ -137,7 +137,8 @@ def _file_name(entry: Entry) -> str:
 
 def _index(folder: Path, below: str) -> bytes:
     said = run.capture(["apt-ftparchive", *_ONE_DIGEST, "packages", below], cwd=folder, name="packages")
-    return f"{said}\n".encode()
+    # apt-ftparchive takes the .debs in the order in which the file system has them.
+    return "\n\n".join([*sorted(said.strip().split("\n\n")), ""]).encode()
 
 
 def _compare(index: bytes, packages: Sequence[Deb]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -11,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from foundry import gpg
 from foundry.publish import flow, ledger, releases, stores
 from foundry.publish.ledger import Conflict
 from foundry.publish.session import reading
 from foundry.publish.stores import Options, Store
 from tests.pipeline.store_places import PART, Place
-from tests.unit.publish.conftest import small_contents  # noqa: F401
+from tests.unit.publish.conftest import kept_keys, small_contents  # noqa: F401
 from tests.unit.publish.publishing import NAME, Project
 
 pytestmark = pytest.mark.usefixtures("credentials", "small_contents")
@@ -26,17 +24,13 @@ Made = Callable[[str], Project]
 
 @pytest.fixture
 def made(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
-    """Makes a publisher, on a build host of its own; all have the one key."""
+    """Makes a publisher, on a build host of its own; all have the one key of small_contents."""
     options = partial(Options, timeout=20, part_size=PART, ssh_config=place.options.ssh_config)
     monkeypatch.setattr("foundry.publish.session.Options", options)
 
     def make(name: str, **publish: Any) -> Project:
         s3 = {"endpoint": place.options.endpoint, "region": place.options.region} if place.kind == "s3" else {}
-        project = Project.at(tmp_path / name, to=place.url, **s3, **publish)
-        first = tmp_path / "key"
-        gpg.throw_away(first, "Trial <trial@example.org>")
-        shutil.copytree(first, project.workspace.publisher, ignore=shutil.ignore_patterns("S.*"))
-        return project
+        return Project.at(tmp_path / name, to=place.url, **s3, **publish)
 
     return make
 

@@ -102,6 +102,7 @@ class Project:
         """The public key, as it was given to people."""
         target = self.workspace.build / "given.gpg"
         if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
             gpg.throw_away(self.workspace.publisher, "x").public(target)
         return target
 

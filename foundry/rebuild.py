@@ -22,7 +22,7 @@ RECORD = "rebuild.json"
 class NotReproduced(FoundryError):
     """What was built again is not what the manifest records."""
 
-    code = 15
+    code = 16
 
 
 @dataclass(frozen=True)

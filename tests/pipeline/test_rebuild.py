@@ -158,7 +158,7 @@ def test_a_difference_is_an_error(scratch: Scratch, manifest: Path, project: Pat
     known["inputs"]["base"]["sha256"] = "0" * 64
     files.write_json(tmp_path / "manifest.json", known)
     ended = again(build, project, tmp_path / "manifest.json", "--offline")
-    ended.refused(15, "is not equal to it", f"base disk: DIFFERS (reused), recorded {'0' * 64}", "rebuild.json")
+    ended.refused(16, "is not equal to it", f"base disk: DIFFERS (reused), recorded {'0' * 64}", "rebuild.json")
     assert [row["name"] for row in differing(build)] == ["base disk"]
 
 

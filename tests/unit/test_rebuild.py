@@ -189,7 +189,7 @@ def test_each_other_difference_is_a_failure(
     result.write(tmp_path, found)
     with pytest.raises(rebuild.NotReproduced) as caught:
         result.insist(tmp_path)
-    assert caught.value.code == 15
+    assert caught.value.code == 16
     lines = str(caught.value.details).splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"{which}: DIFFERS, ")
     assert "mke2fs (1.47.0 then, 1.47.2 now)" in str(caught.value.hint)

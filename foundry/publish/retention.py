@@ -9,6 +9,7 @@ from foundry.publish import aptrepo, bundle, formats
 from foundry.publish.ledger import Broken
 from foundry.publish.session import Session
 from foundry.publish.shelf import everything
+from foundry.publish.stores import Missing
 
 
 def retire(open_: Session, title: str) -> list[str]:
@@ -35,7 +36,11 @@ def _remove(open_: Session, title: str, version: str) -> None:
     names = store.names(folder)
     # What makes the version whole goes first, and what tells the rest of it last.
     first = {bundle.SIGNATURE: 0, bundle.SUMS: 1, formats.INDEX: 3}
-    index = store.read(f"{folder}/{formats.INDEX}") if formats.INDEX in names else b""
+    try:
+        index = store.read(f"{folder}/{formats.INDEX}") if formats.INDEX in names else b""
+    except Missing:
+        # Another publisher is removing it as well, and its index goes last.
+        return
     for name in sorted(names, key=lambda n: (first.get(n, 2), n)):
         if name == formats.INDEX:
             try:

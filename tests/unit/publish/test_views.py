@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from foundry.publish import flow, retention
 from foundry.publish.aptrepo import SameName
+from foundry.publish.local import LocalStore
 from foundry.publish.session import session
 from foundry.publish.views import Views
 from tests.unit.publish import small_image
@@ -130,6 +132,21 @@ def test_what_only_a_retired_version_has_goes_with_it(tmp_path: Path, monkeypatc
     assert POOL - pool == {"apt/pool/bash/bash_5.2-2+b13_amd64.deb"}
     gone = first - paths(project, "apt/dists")
     assert len(gone) == 2 and all(re.search(r"/by-hash/SHA256/[0-9a-f]{64}$", path) for path in gone)
+
+
+def test_another_publisher_has_removed_it_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project.at(tmp_path, keep=1)
+    project.publish("1")
+    real = LocalStore.names
+
+    def names(self: LocalStore, folder: str) -> list[str]:
+        found = real(self, folder)
+        if folder == f"images/{NAME}/1":
+            shutil.rmtree(project.store / folder)
+        return found
+
+    monkeypatch.setattr(LocalStore, "names", names)
+    assert project.publish("2")[-1] == "retired  1"
 
 
 def test_packages_stay_while_it_is_not_known_who_needs_them(tmp_path: Path) -> None:

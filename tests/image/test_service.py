@@ -37,6 +37,12 @@ def test_a_clock_that_is_set_back_puts_no_leader_to_sleep(facts: dict[str, Any])
     assert facts["commands"]["nap"] == {"rc": 0, "out": "10.0", "err": ""}
 
 
+def test_patroni_asks_who_it_is_and_bounds_what_it_reads(facts: dict[str, Any]) -> None:
+    """debian/venv-patches/rest-api-bodies.patch."""
+    answers = ["who is it", "400", "400", "413", "400"]
+    assert facts["commands"]["rest api"] == {"rc": 0, "out": "\n".join(answers), "err": ""}
+
+
 def test_without_memory_a_backend_goes_first_and_alone(facts: dict[str, Any]) -> None:
     """PostgreSQL 15, 19.4.4: the postmaster and Patroni are protected, what they start is not."""
     scores = {name: facts["commands"][name]["out"] for name in ("patroni", "postmaster", "backend")}

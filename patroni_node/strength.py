@@ -9,8 +9,8 @@ way (words, walks on the keyboard, repetitions, dates, the cheapest way to put t
   "does a code for what people write make this text LANGUAGE_GAIN bits shorter than one for random characters does?",
   and a random text passes for language with a probability of at most 2 ** -LANGUAGE_GAIN, whatever the code: less
   than one in four million for each of the three ways in which a text is read.
-- Everything else is a code too: at most 2 ** 80 texts have a description below 80 bits, hence a random text of
-  N bits is refused with a probability of about 2 ** (80 - N).
+- Everything else is nearly a code too: there are few descriptions below 80 bits, so a random text
+  of 120 bits and more is not refused. One of 95 (sixteen letters and digits) is, two times in a thousand.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 KEY_BITS = 80
 PASSWORD_BITS = 50
@@ -58,14 +59,7 @@ def _lists() -> dict[str, frozenset[str]]:
 _LISTS = _lists()
 GLUE, KNOWN, COMMON = _LISTS["glue"], _LISTS["known"], _LISTS["common"]
 
-_ROWS = (
-    "qwertyuiop[]", "asdfghjkl;'", "zxcvbnm,./", "qwertzuiopü+", "yxcvbnm,.-", "azertyuiop", "qsdfghjklm", "wxcvbn",
-    "`1234567890-=", "~!@#$%^&*()_+", '!"§$%&/()=', "0123456789", "abcdefghijklmnopqrstuvwxyz",
-    "1qaz2wsx3edc4rfv5tgb6yhn7ujm", "1q2w3e4r5t6y7u8i9o0p", "q1w2e3r4t5y6u7i8o9p0", "qazwsxedcrfvtgbyhnujm",
-    "!qaz@wsx#edc$rfv%tgb",
-    "йцукенгшщзхъ", "фывапролджэ", "ячсмитьбю", "абвгдеёжзийклмнопрстуфхцчшщъыьэюя", "147258369", "159753",
-)  # fmt: skip
-_WALKS = tuple(row[::way] for row in _ROWS for way in (1, -1))
+_WALKS = tuple(row[::way] for row in _LISTS["rows"] for way in (1, -1))
 _WALK = 10.0
 
 _UNLISTED = 0.6
@@ -143,7 +137,7 @@ def _estimate(text: str, decoded: int) -> float:
         return _UUID_BITS[uuid[1]]
     if _PLACEHOLDER.fullmatch(text):
         return _PLACEHOLDER_BITS
-    found = []
+    found = [_halves(text)]
     for view, price in _views(text):
         saved = 0.0
         if _is_disguised(text, view):
@@ -166,6 +160,14 @@ def _views(text: str) -> Iterator[tuple[str, float]]:
     yield text[::-1], 1.0
 
 
+def _halves(text: str) -> float:
+    """Return the bits of a text that is two, of which each gives every other character, or of one with each twice."""
+    even, odd = text[::2], text[1::2]
+    if len(text) < 8 or (len(set(odd)) > 1 and even[: len(odd)] != odd):
+        return 1 + _cheapest(even)[0] + _cheapest(odd)[0] if odd else math.inf
+    return 6 + _estimate(even, 0)
+
+
 def _is_disguised(text: str, view: str) -> bool:
     return view not in (text, text[::-1])
 
@@ -176,6 +178,7 @@ def _decodings(text: str) -> Iterator[str]:
     padding = "=" * (-len(text.rstrip("=")) % 4)
     bare, url = packed.rstrip("="), b"-_" if set(text) & set("-_") else None
     attempts: tuple[Callable[[], bytes], ...] = (
+        lambda: unquote_to_bytes(text) if "%" in text else b"",
         lambda: bytes.fromhex(packed.removeprefix("0x")),
         lambda: base64.b64decode(text.rstrip("=") + padding, altchars=url, validate=True),
         lambda: base64.b32decode(bare + "=" * (-len(bare) % 8), casefold=True),
@@ -186,7 +189,7 @@ def _decodings(text: str) -> Iterator[str]:
         except (binascii.Error, ValueError):
             continue
         inner = inner.strip()
-        if len(inner) >= 4 and inner.isprintable():
+        if len(inner) >= 4 and inner.isprintable() and inner != text:
             yield inner
 
 
@@ -325,7 +328,7 @@ def _looks_like_words(view: str) -> bool:
     for separator in " -_.":
         pieces = view.split(separator)
         words = [piece for piece in pieces if len(piece) > 1 and piece.isalpha() and _case(piece) <= _PLAIN_CASE]
-        if len(words) >= 3 and len(words) * 4 >= len(pieces) * 3:
+        if len(words) >= 3 and sum(map(len, words)) * 4 >= (len(view) - len(pieces)) * 3:
             return True
     return False
 

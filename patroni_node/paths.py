@@ -85,6 +85,16 @@ class Paths:
         return self.root / "etc/sysctl.d/61-patroni-node-huge-pages.conf"
 
     @property
+    def packet_filter(self) -> Path:
+        """Who may connect, for nft(8): patroni-node.service loads it at its end."""
+        return self.root / "var/lib/patroni-node/packet-filter.nft"
+
+    @property
+    def consul_drop_in(self) -> Path:
+        """The addresses that systemd lets consul.service talk to."""
+        return self.root / "etc/systemd/system/consul.service.d/50-patroni-node.conf"
+
+    @property
     def restart_drop_in(self) -> Path:
         """`restart:` of node.yml, where it is not what patroni.service says."""
         return self.root / "etc/systemd/system/patroni.service.d/50-patroni-node.conf"

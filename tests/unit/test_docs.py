@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ipaddress
 import json
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from patroni_node import document, schema, settings
+from patroni_node import document, packet_filter, schema, settings
 from patroni_node.errors import NodeError
 from patroni_node.model import Settings
 from patroni_node.paths import schema_file
@@ -168,6 +169,18 @@ def test_refusals_are_quoted_as_they_are() -> None:
     real = sentences()
     patterns = {span: re.compile(".*".join(re.escape(part) for part in span.split("…"))) for span in said}
     assert [span for span, pattern in patterns.items() if not any(pattern.search(text) for text in real)] == []
+
+
+def test_the_table_of_ports_is_what_the_packet_filter_says() -> None:
+    script = packet_filter.ruleset([], [], ipaddress.ip_address("10.129.0.21"), consul=True)
+    found: dict[str, set[str]] = {"ask": set(), "refuse": set()}
+    for kind, ports, chain in re.findall(r"(tcp|udp) dport (.+) goto (\w+)", script):
+        found[chain] |= {f"{port} {kind.upper()}" for port in ports.strip("{ }").split(", ")}
+    table: dict[str, set[str]] = {"ask": set(), "refuse": set()}
+    for number, _, _, whom in tables(NODE.read_text(), "port"):
+        port, *kinds = number.replace(",", "").split()
+        table["refuse" if whom == "the node itself" else "ask"] |= {f"{port} {kind}" for kind in kinds}
+    assert table == found
 
 
 def anchor(heading: str) -> str:

@@ -59,6 +59,7 @@ NODE_DEPENDENCIES = (
     "python3-yaml",
     "python3-jinja2",
     "python3-jsonschema",
+    "nftables",
     "openssl",
     "pgbackrest",
     "libpq5",

@@ -278,6 +278,7 @@ def _node_yml(wanted: Plan, key: str, node: Node) -> dict[str, Any]:
         "address": str(node.address),
         "networks": [str(wanted.network)],
         "secrets": {"key": key},
+        "tls": "auto",
         "dcs": {"consul": {"join": [str(other.address) for other in wanted.nodes]}},
     }
 
@@ -285,7 +286,7 @@ def _node_yml(wanted: Plan, key: str, node: Node) -> dict[str, Any]:
 def _checked(text: str, name: str) -> str:
     """Return a node.yml as it is, when a node would take it."""
     try:
-        settings.build(document.parse(text, f"node.yml of {name}"))
+        settings.build(document.parse(text, f"node.yml of {name}"), new=True)
     except NodeError as error:
         raise ConfigError("user-data: a node would refuse this", details=str(error)) from None
     return text

@@ -29,9 +29,10 @@ def check(path: Path | None = None) -> str:
                 raise NodeError(problems)
             return f"{path}: a patroni.yml without a known mistake"
     # JSON Schema takes longer to import than all the rest.
-    from patroni_node import settings
+    from patroni_node import security, settings
 
-    settled = settings.build(_node_yml(path) if path else settings.read_document(Paths()))
+    new = path is not None or security.read(Paths()) != 1
+    settled = settings.build(_node_yml(path) if path else settings.read_document(Paths()), new=new)
     return f"{path or Paths().node_file}: a node of cluster {settled.cluster}"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from patroni_node import secret, tls, tuning
+from patroni_node import derivation, secret, tls, tuning
 from patroni_node.dcs import ALONE, NOBODY, Consul, Dcs, Etcd
 from patroni_node.document import Document
 from patroni_node.errors import Key, Problem
@@ -42,9 +42,10 @@ ELSEWHERE = {
 class Checks:
     """One reading of a document; collects problems instead of raising."""
 
-    def __init__(self, document: Document, refused: set[Key]) -> None:
+    def __init__(self, document: Document, refused: set[Key], *, new: bool = False) -> None:
         self.document = document
         self.refused = refused
+        self.new = new and document.data.get("compatibility") is None
         self.problems: list[Problem] = []
 
     def settings(self) -> Settings:
@@ -61,7 +62,8 @@ class Checks:
             address=self._address(),
             networks=networks,
             dcs=dcs,
-            tls=self._tls(("tls",), pair=True),
+            tls=self._own_tls(),
+            compatibility=self._get(("compatibility",), int, None),
             tuning=None if tuned is False else self._tuning(),
             watchdog=self._word(("watchdog",), "off", "automatic"),
             restart=self._word(("restart",), "no", "on-failure"),
@@ -102,14 +104,16 @@ class Checks:
         found = {name: parse(("secrets", name), value) for name, value in given.items()}
         sources = {name: source for name, source in found.items() if source and self._taken(source.key)}
         for name, source in sources.items():
-            weak = secret.weakness(name, source.text) if source.text is not None else None
+            if source.text is None:
+                continue
+            weak = secret.weakness(name, source.text) or (secret.too_weak(name, source.text) if self.new else None)
             if weak is not None:
                 self._refuse(source.key, weak)
         self._complete(set(given), dcs)
         return sources
 
     def _complete(self, given: set[str], dcs: Dcs) -> None:
-        needed = set(secret.PASSWORDS)
+        needed = set(derivation.PASSWORDS)
         if isinstance(dcs, Consul) and dcs.mode == "server":
             needed.add("gossip")
         missing = sorted(needed - given)
@@ -201,6 +205,18 @@ class Checks:
                 self._server(key, host, bare=False)
                 hosts.append(text)
         return Etcd(tuple(hosts), self._get((*base, "username"), str, None), self._tls((*base, "tls"), pair=False))
+
+    def _own_tls(self) -> TlsSources | Literal["auto", "off"] | None:
+        word = self._word(("tls",), "off", "")
+        if word in ("auto", "off") and self._value(("compatibility",)) is not None:
+            self._refuse(
+                ("compatibility",), "is for a cluster from before `tls: auto` and `tls: off`: keep one of the two"
+            )
+        if word == "auto":
+            if "key" not in self._get(("secrets",), dict, {}):
+                self._refuse(("secrets", "key"), "is missing: `tls: auto` takes the cluster's authority from it")
+            return "auto"
+        return "off" if word == "off" else self._tls(("tls",), pair=True)
 
     def _tls(self, key: Key, *, pair: bool) -> TlsSources | None:
         """Return what a tls: names; pair: whether a CA alone is not enough there."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from patroni_node import __version__, tuning_command
-from patroni_node.errors import EX_NOPERM, EX_OK, EX_SOFTWARE, InstallError, NodeError, Problem
+from patroni_node.errors import EX_CONFIG, EX_NOPERM, EX_OK, EX_SOFTWARE, InstallError, NodeError, Problem
 from patroni_node.paths import Paths
 
 
@@ -42,6 +42,20 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, nargs="?", metavar="FILE", help="default: /etc/patroni/node.yml")
     check.set_defaults(command=_check)
     tuning_command.add_command(commands)
+
+    ca = commands.add_parser("ca", help="print the authority that clients check PostgreSQL's certificate with")
+    ca.set_defaults(command=_ca)
+
+    renew = commands.add_parser("renew", help="replace this node's certificate where it is due (a timer does it)")
+    renew.set_defaults(command=_renew)
+
+    acl = commands.add_parser("acl", help="write Consul's rules for this cluster (a service does it)")
+    acl.add_argument("--wait", type=_seconds, default=60, metavar="SECONDS", help="for Consul (default: 60)")
+    acl.set_defaults(command=_acl)
+
+    secure = commands.add_parser("secure", help="bring a member of a cluster of before to the protection of today")
+    secure.add_argument("--wait", type=_seconds, default=300, metavar="SECONDS", help="for each step (default: 300)")
+    secure.set_defaults(command=_secure)
 
     status = commands.add_parser("status", help="tell who this node is, what was rendered, and whether it runs")
     status.add_argument("--json", action="store_true", help="print JSON")
@@ -133,6 +147,57 @@ def _restart(options: argparse.Namespace) -> int:
         return error.exit_code
     except Exception as error:
         return _unexpected("restart", error)
+    return EX_OK
+
+
+def _ca(options: argparse.Namespace) -> int:
+    paths = Paths()
+    try:
+        print((paths.tls / "ca.pem").read_text(encoding="ascii"), end="")
+    except OSError as error:
+        hint = "run it as root" if isinstance(error, PermissionError) else "this node has no certificates"
+        print(f"patroni-node ca: {error.filename}: {error.strerror}: {hint}", file=sys.stderr)
+        return EX_NOPERM if isinstance(error, PermissionError) else EX_CONFIG
+    return EX_OK
+
+
+def _renew(options: argparse.Namespace) -> int:
+    from patroni_node import renew
+
+    return _as_root("renew", lambda: _said(renew.renew(Paths())))
+
+
+def _said(changed: Sequence[Path]) -> str:
+    return f"wrote {', '.join(map(str, changed))}" if changed else "nothing is due"
+
+
+def _acl(options: argparse.Namespace) -> int:
+    from patroni_node import consul_acl
+
+    return _as_root("acl", lambda: consul_acl.run(Paths(), options.wait))
+
+
+def _secure(options: argparse.Namespace) -> int:
+    from patroni_node import secure
+
+    def work() -> str:
+        secure.secure(Paths(), wait=options.wait)
+        return "done"
+
+    return _as_root("secure", work)
+
+
+def _as_root(command: str, work: Callable[[], str]) -> int:
+    if os.geteuid() != 0:
+        print(f"patroni-node {command}: run it as root", file=sys.stderr)
+        return EX_NOPERM
+    try:
+        print(f"patroni-node {command}: {work()}")
+    except NodeError as error:
+        print("\n".join(f"patroni-node {command}: {problem}" for problem in error.problems), file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        return _unexpected(command, error)
     return EX_OK
 
 

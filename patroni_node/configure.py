@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from patroni_node import clone, identity, neighbours, notice
+from patroni_node import authority, clone, identity, neighbours, notice
 from patroni_node.dcs import Consul
 from patroni_node.decide import Machine, decide
 from patroni_node.errors import NodeError
@@ -44,13 +44,13 @@ def configure(paths: Paths, machine: Machine | None = None, wait: float = 0.0) -
     """
     machine = machine or Machine()
     paths.ready.unlink(missing_ok=True)
-    decided = decide(paths, machine, wait)
+    decided = decide(paths, machine, wait, ask=True, before=authority.RENEW_BEFORE)
     wanted, who, own = decided.settings, decided.who, decided.address
     peers = wanted.dcs.peers(own) if isinstance(wanted.dcs, Consul) and wanted.dcs.mode == "server" else ()
     neighbours.require_unique(wanted.cluster, who.name, own, peers, decided.certificates, machine.fetch)
     clone.forget(paths, identity.earlier(paths), who)
     changed = install(decided.targets, machine.owners(paths))
-    if paths.restart_drop_in in changed:
+    if {paths.restart_drop_in, paths.consul_drop_in} & set(changed):
         (machine.reload_units or (_reload_units if paths.live else _nothing))()
     _close_to_others(paths)
     notice.clear(paths)

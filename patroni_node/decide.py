@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from patroni_node import archive, hardware, identity, neighbours, network, render, secret, settings, tls
+import yaml
+
+from patroni_node import (
+    archive,
+    authority,
+    certificates,
+    derivation,
+    hardware,
+    identity,
+    neighbours,
+    network,
+    packet_filter,
+    render,
+    secret,
+    security,
+    settings,
+    tls,
+)
+from patroni_node.authority import Certify, Member
+from patroni_node.certificates import Pems
 from patroni_node.dcs import Consul
 from patroni_node.errors import AddressAbsentError, NodeError
 from patroni_node.identity import Identity
 from patroni_node.install import Accounts, NoAccounts, SystemAccounts, Target
-from patroni_node.model import Settings
+from patroni_node.model import Node, Settings
 from patroni_node.neighbours import Fetch
 from patroni_node.network import IP, AddressChoice, RunIp
 from patroni_node.paths import Paths
+from patroni_node.security import Look
 from patroni_node.sources import Reader
 from patroni_node.tls import RunOpenssl, Tls
 
@@ -30,12 +51,15 @@ class Machine:
 
     run_ip: RunIp = network.run_ip
     run_openssl: RunOpenssl = tls.run_openssl
+    certify: Certify = authority.certify
+    look: Look = security.look
     fetch: Fetch = neighbours.fetch
     reload_units: Callable[[], None] | None = None
     host_name: str | None = None
     accounts: Accounts | None = None
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def owners(self, paths: Paths) -> Accounts:
         """Return who may own files below these paths."""
@@ -46,23 +70,36 @@ class Machine:
 class Decision:
     """A node.yml that was accepted, and what it makes of this machine.
 
-    targets: every file that may be there, those that shall not be included. certificates: of the node's own `tls:`.
+    version: of its cluster's protection (security.py). certificates: of PostgreSQL and the REST API. targets: every
+    file that may be there, those that shall not be included.
     """
 
     settings: Settings
     who: Identity
     address: IP
+    version: int
     certificates: Tls | None = field(repr=False)
     targets: list[Target]
 
 
-def decide(paths: Paths, machine: Machine, wait: float = 0.0) -> Decision:
+def decide(
+    paths: Paths,
+    machine: Machine,
+    wait: float = 0.0,
+    *,
+    ask: bool = False,
+    version: int | None = None,
+    before: timedelta = authority.LATE,
+) -> Decision:
     """Read node.yml and the machine, and decide what the node's files shall be.
 
     Args:
         paths: where everything is.
         machine: for tests.
         wait: seconds to wait for an address that is not there yet.
+        ask: whether other members are asked what protects the cluster, where nothing here says so.
+        version: of the cluster's protection, in place of the one that it has.
+        before: how long before its end a certificate of the cluster's own authority is to be replaced.
 
     Raises:
         NodeError: with every problem.
@@ -71,13 +108,29 @@ def decide(paths: Paths, machine: Machine, wait: float = 0.0) -> Decision:
     who = identity.resolve(paths, wanted.name, machine.host_name)
     own = _address(wanted.address, paths, machine, wait)
     reader = Reader(paths, wanted.document.problem)
-    pems = _certificates(wanted, reader, own, machine)
-    node = render.Node(
+    given = secret.read_given(wanted.secrets, reader)
+    if version is None:
+        version = _version(paths, wanted, own, given, machine) if ask else security.read(paths) or security.NEWEST
+    secrets = secret.collect(
+        wanted.secrets, given, wanted.cluster, reader, own_store=_is_server(wanted), version=version
+    )
+    member = Member(wanted.cluster, who.name, str(own))
+    pems = certificates.read_given(wanted, reader, own, machine.run_openssl)
+    if version > 1:
+        now = machine.now()
+
+        def issue(material: bytes, member: Member, present: Tls | None) -> Tls:
+            return machine.certify(material, member, present, now, before)
+
+        pems = certificates.add_own(paths, wanted, member, secrets.authority, pems, issue)
+    node = Node(
         settings=wanted,
         name=who.name,
         address=own,
-        secrets=_secrets(wanted, reader),
+        secrets=secrets,
         hardware=hardware.read(paths.root),
+        version=version,
+        tls=pems.own is not None,
         dcs_certificate=pems.dcs is not None and pems.dcs.certificate is not None,
     )
     files = render.render(node)
@@ -86,54 +139,63 @@ def decide(paths: Paths, machine: Machine, wait: float = 0.0) -> Decision:
     archive.require(wanted, paths)
     targets = [
         Target(paths.patroni_yml, files.patroni_yml.encode(), 0o640, "root", "postgres"),
-        *_consul_targets(paths, files, pems),
+        *_consul_targets(paths, files, pems, secrets, version),
+        *_filter_targets(paths, node, files, version),
         *_tls_targets(paths, wanted, pems),
         *_archive_targets(paths, wanted),
         _text(paths.huge_pages, files.huge_pages, 0o644),
         _restart_target(paths, wanted.restart),
+        Target(paths.security, security.to_json(version), 0o644),
         Target(paths.identity, who.to_json(), 0o644),
     ]
-    return Decision(wanted, who, own, pems.own, targets)
+    return Decision(wanted, who, own, version, pems.own, targets)
 
 
-@dataclass(frozen=True)
-class _Pems:
-    own: Tls | None
-    dcs: Tls | None
+def _is_server(wanted: Settings) -> bool:
+    return isinstance(wanted.dcs, Consul) and wanted.dcs.mode == "server"
 
 
-_NONE = Tls("")
+def _version(paths: Paths, wanted: Settings, own: IP, given: Mapping[str, str], machine: Machine) -> int:
+    password = given.get("replication")
+    if password is None and secret.KEY in given:
+        password = derivation.derive(given[secret.KEY], wanted.cluster, 1).passwords["replication"]
+    return security.resolve(paths, wanted, own, password, machine.look)
 
 
-def _certificates(wanted: Settings, reader: Reader, own: IP, machine: Machine) -> _Pems:
-    def load(sources: tls.TlsSources | None, address: IP | None) -> Tls | None:
-        return None if sources is None else tls.load(sources, reader, address, machine.run_openssl)
-
-    return _Pems(load(wanted.tls, own), load(wanted.dcs.tls, None))
-
-
-def _secrets(wanted: Settings, reader: Reader) -> secret.Secrets:
-    server = isinstance(wanted.dcs, Consul) and wanted.dcs.mode == "server"
-    return secret.collect(wanted.secrets, wanted.cluster, reader, shared_gossip=server)
-
-
-def _consul_targets(paths: Paths, files: render.Rendered, pems: _Pems) -> list[Target]:
+def _consul_targets(
+    paths: Paths, files: render.Rendered, pems: Pems, secrets: secret.Secrets, version: int
+) -> list[Target]:
     """Consul's files; without an agent on this node, none of an earlier configuration may start one."""
     here = files.consul_json is not None
-    cas = [pem.ca.strip() + "\n" for pem in (pems.dcs, pems.own) if pem is not None and here]
-    dcs = pems.dcs if pems.dcs is not None and here else _NONE
+    dcs = pems.dcs if pems.dcs is not None and here else certificates.NONE
+    token = secrets.consul_management if here and version > 1 else None
     return [
         _text(paths.consul_json, files.consul_json, 0o640, "consul"),
-        _text(paths.consul_ca, "".join(cas) or None, 0o644),
+        _text(paths.consul_ca, certificates.trusted_by_consul(pems, version) if here else None, 0o644),
         _text(paths.consul_certificate, dcs.certificate, 0o644),
         _text(paths.consul_key, dcs.key, 0o640, "consul"),
+        _text(paths.consul_token, f"{token}\n" if token else None, 0o600),
     ]
 
 
-def _tls_targets(paths: Paths, wanted: Settings, pems: _Pems) -> list[Target]:
+def _filter_targets(paths: Paths, node: Node, files: render.Rendered, version: int) -> list[Target]:
+    script: str | None = None
+    drop_in: str | None = None
+    if version > 1:
+        script, drop_in = packet_filter.for_node(
+            node.settings,
+            render.permitted(node.settings, node.address),
+            node.address,
+            yaml.safe_load(files.patroni_yml),
+            gossip_key=node.secrets.gossip is not None,
+        )
+    return [_text(paths.packet_filter, script, 0o644), _text(paths.consul_drop_in, drop_in, 0o644)]
+
+
+def _tls_targets(paths: Paths, wanted: Settings, pems: Pems) -> list[Target]:
     local_agent = isinstance(wanted.dcs, Consul) and wanted.dcs.local
-    dcs = pems.dcs if pems.dcs is not None and not local_agent else _NONE
-    own = pems.own or _NONE
+    dcs = pems.dcs if pems.dcs is not None and not local_agent else certificates.NONE
+    own = pems.own or certificates.NONE
     return [
         _text(paths.tls / "ca.pem", own.ca or None, 0o644),
         _text(paths.tls / "node.pem", own.certificate, 0o644),

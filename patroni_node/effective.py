@@ -66,6 +66,12 @@ def read(path: Path) -> Effective | None:
     return Effective(cluster, name, address, _patroni(data, host), _store(data), data_dir)
 
 
+def passwords(path: Path) -> dict[str, str]:
+    """Return the names and passwords of PostgreSQL's roles that patroni.yml has. Raises NodeError."""
+    users = mapping(patroni_yml.read(path).document.data, ("postgresql", "authentication"))
+    return {str(user["username"]): str(user["password"]) for user in users.values() if isinstance(user, Mapping)}
+
+
 def _text(data: Any, *key: str) -> str:
     value = at(data, key)
     return "" if value is None else str(value)

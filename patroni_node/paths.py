@@ -65,6 +65,11 @@ class Paths:
         return self.root / "etc/consul.d/patroni-node-key.pem"
 
     @property
+    def consul_token(self) -> Path:
+        """Consul's management token, which /usr/sbin/consul gives to root's `consul`."""
+        return self.root / "etc/consul.d/patroni-node-token"
+
+    @property
     def tls(self) -> Path:
         """The certificates of PostgreSQL and of the REST API, and dcs-*.pem, which Patroni shows to the store."""
         return self.root / "etc/patroni/tls"
@@ -112,6 +117,16 @@ class Paths:
         return self.root / "var/lib/patroni-node/identity.json"
 
     @property
+    def security(self) -> Path:
+        """Which version of security.py's the cluster has; a node of before it has none."""
+        return self.root / "var/lib/patroni-node/security.json"
+
+    @property
+    def data_dir(self) -> Path:
+        """PostgreSQL's data, unless `patroni.postgresql.data_dir` says otherwise."""
+        return self.root / f"var/lib/postgresql/{POSTGRESQL_MAJOR}/main"
+
+    @property
     def instance_id(self) -> Path:
         """Written by cloud-init before its write_files module runs."""
         return self.root / "var/lib/cloud/data/instance-id"
@@ -129,9 +144,11 @@ class Paths:
     def rendered(self) -> tuple[Path, ...]:
         """Every file that is made from node.yml."""
         tls = [self.tls / name for name in ("ca.pem", "node.pem", "node.key", "dcs-ca.pem", "dcs.pem", "dcs.key")]
-        consul = (self.consul_json, self.consul_ca, self.consul_certificate, self.consul_key)
+        consul = (self.consul_json, self.consul_ca, self.consul_certificate, self.consul_key, self.consul_token)
         archive = (self.pgbackrest_conf, self.stanza)
-        return (self.patroni_yml, *consul, *tls, *archive, self.huge_pages, self.restart_drop_in, self.identity)
+        access = (self.packet_filter, self.consul_drop_in)
+        last = (self.huge_pages, self.restart_drop_in, self.security, self.identity)
+        return (self.patroni_yml, *consul, *access, *tls, *archive, *last)
 
     @property
     def ready(self) -> Path:

@@ -10,15 +10,13 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from patroni_node import archive, network, tuning
+from patroni_node import archive, consul_agent, network, tuning
 from patroni_node.dcs import Consul
 from patroni_node.document import merge
 from patroni_node.errors import NodeError
-from patroni_node.hardware import Hardware
-from patroni_node.model import Settings
+from patroni_node.model import Node, Settings
 from patroni_node.network import IP, Network
 from patroni_node.paths import POSTGRESQL_MAJOR, Paths, template_dir
-from patroni_node.secret import Secrets
 
 USERS = {"superuser": "postgres", "replication": "replicator", "rewind": "rewind"}
 
@@ -41,21 +39,6 @@ CONSUL_TEMPLATE = "consul.d/patroni-node.json.j2"
 
 # Paths as the rendered files spell them, whatever root a test writes below.
 _HERE = Paths()
-
-
-@dataclass(frozen=True)
-class Node:
-    """All that a node's files are made of: what node.yml says, and what was found on the machine.
-
-    dcs_certificate: whether Patroni has a certificate to show to the store.
-    """
-
-    settings: Settings
-    name: str
-    address: IP
-    secrets: Secrets
-    hardware: Hardware
-    dcs_certificate: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,14 +78,14 @@ def context(node: Node) -> dict[str, Any]:
         "address": str(own),
         "host": network.bracketed(own),
         "networks": [str(net) for net in networks],
-        "hba_type": "hostssl" if settings.tls else "host",
+        "hba_type": "hostssl" if node.tls else "host",
         "postgresql_listen": ",".join(everywhere[version] for version in versions) + ":5432",
         # Patroni's REST API takes one address; its [::] socket takes IPv4 too (api.py, dual stack).
         "restapi_listen": f"{everywhere[versions[-1]]}:8008",
         "watchdog": settings.watchdog,
         "dcs": _store(node),
-        "consul": _agent(node),
-        "tls": _tls(settings),
+        "consul": consul_agent.context(node),
+        "tls": _tls(node),
         "tags": settings.tags,
         "callbacks": settings.callbacks,
         "archive": archive.patroni_options(settings.archive),
@@ -135,9 +118,8 @@ def _parameters(node: Node) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         own, shared = tuning.split(_sizes(node))
         local |= own
         cluster |= shared
-    if settings.tls is not None:
-        files = _tls(settings)
-        assert files is not None
+    files = _tls(node)
+    if files is not None:
         local |= {"ssl": "on", "ssl_cert_file": files["certificate"], "ssl_key_file": files["key"]}
         local |= {"ssl_ca_file": files["ca"]}
     if settings.archive is not None:
@@ -145,8 +127,8 @@ def _parameters(node: Node) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return local, cluster
 
 
-def _tls(settings: Settings) -> dict[str, str] | None:
-    if settings.tls is None:
+def _tls(node: Node) -> dict[str, str] | None:
+    if not node.tls:
         return None
     folder = _HERE.tls
     return {"ca": f"{folder}/ca.pem", "certificate": f"{folder}/node.pem", "key": f"{folder}/node.key"}
@@ -175,51 +157,6 @@ def _store(node: Node) -> dict[str, Any]:
 
 def _host(text: str) -> str:
     return f"[{text}]" if ":" in text and not text.startswith("[") else text
-
-
-def _agent(node: Node) -> dict[str, Any] | None:
-    """What the configuration of Consul's agent on this node says; None where there is none."""
-    dcs, own = node.settings.dcs, node.address
-    if not (isinstance(dcs, Consul) and dcs.local):
-        return None
-    server = dcs.mode == "server"
-    return {
-        "server": server,
-        "expect": dcs.servers(own) if server else None,
-        "retry_join": [network.bracketed(ip) for ip in dcs.peers(own)],
-        "datacenter": dcs.datacenter,
-        # A server that leaves at each reboot shrinks the quorum; a client that stays is a failed member for days.
-        "leaves": not server,
-        "options": _agent_tls(node, dcs) | _agent_acl(node.secrets, server=server),
-    }
-
-
-def _agent_tls(node: Node, dcs: Consul) -> dict[str, Any]:
-    settings = node.settings
-    options: dict[str, Any] = {}
-    if dcs.tls is not None or settings.tls is not None:
-        options["ca_file"] = str(_HERE.consul_ca)
-    if settings.tls is not None:
-        # Else Consul's health check of Patroni's https would know no CA but the system's (tlsutil, 1.8).
-        options["enable_agent_tls_for_checks"] = True
-        # Else it would look for the node's name in the certificate, which need not have it (OutgoingTLSConfigForCheck).
-        options["server_name"] = str(node.address)
-    if dcs.tls is not None:
-        options |= {"cert_file": str(_HERE.consul_certificate), "key_file": str(_HERE.consul_key)}
-        options |= {"verify_incoming_rpc": True, "verify_outgoing": True}
-    return options
-
-
-def _agent_acl(secrets: Secrets, *, server: bool) -> dict[str, Any]:
-    """Rules for requests, where a token is given; servers take it as their first management token."""
-    token = secrets.consul_token
-    if token is None:
-        return {}
-    tokens = {"agent": token} | ({"master": token} if server else {})
-    rules: dict[str, Any] = {"enabled": True, "tokens": tokens}
-    if server:
-        rules |= {"default_policy": "deny", "down_policy": "extend-cache"}
-    return {"acl": rules}
 
 
 def as_yaml(value: Any) -> str:

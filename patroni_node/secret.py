@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from patroni_node.derivation import PASSWORDS, Derived, derive
 from patroni_node.sources import Reader, Source
 
 KEY = "key"
-PASSWORDS = ("superuser", "replication", "rewind", "restapi")
 GOSSIP = "gossip"
 
 MIN_LENGTH = 16
@@ -43,7 +41,9 @@ GENERATE = "make one with `openssl rand -base64 24`"
 class Secrets:
     """The cluster's credentials; their repr shows none of them.
 
-    gossip: Consul's `encrypt`, None where its agents talk in the clear. consul_token, etcd: None where none is needed.
+    gossip: Consul's `encrypt`, None where its agents talk in the clear. consul_token: what Patroni and the agent show
+    to Consul. consul_management: what may change Consul's rules. etcd: a password. authority: what the cluster's own
+    authority is made of. All of these are None where there is none.
     """
 
     superuser: str = field(repr=False)
@@ -52,78 +52,74 @@ class Secrets:
     restapi: str = field(repr=False)
     gossip: str | None = field(default=None, repr=False)
     consul_token: str | None = field(default=None, repr=False)
+    consul_management: str | None = field(default=None, repr=False)
     etcd: str | None = field(default=None, repr=False)
+    authority: bytes | None = field(default=None, repr=False)
 
 
-def hkdf_sha256(key: bytes, salt: bytes, info: bytes, length: int) -> bytes:
-    """Derive key material as RFC 5869 says: HKDF-Extract (section 2.2), then HKDF-Expand (section 2.3).
-
-    Args:
-        key: input keying material (IKM).
-        salt: may be empty, which section 2.2 defines as HashLen zeros.
-        info: what the output is for; different info gives independent output.
-        length: bytes wanted, at most 255 * HashLen (section 2.3).
-
-    Returns:
-        `length` bytes.
-
-    Raises:
-        ValueError: when length is out of range.
-    """
-    size = hashlib.sha256().digest_size
-    if not 0 < length <= 255 * size:
-        raise ValueError(f"HKDF-SHA256 gives 1 to {255 * size} bytes, not {length}")
-    pseudorandom_key = hmac.digest(salt or bytes(size), key, "sha256")
-    output = block = b""
-    counter = 0
-    while len(output) < length:
-        counter += 1
-        block = hmac.digest(pseudorandom_key, block + info + bytes([counter]), "sha256")
-        output += block
-    return output[:length]
+def read_given(sources: Mapping[str, Source], reader: Reader) -> dict[str, str]:
+    """Return what is given, by the keys of `secrets:`. Raises NodeError when one cannot be read."""
+    return {name: reader.secret(source) for name, source in sources.items()}
 
 
-def derive(key: str, cluster: str) -> dict[str, str]:
-    """Return the credentials that every node with this key and cluster name derives alike, by purpose.
-
-    Passwords are 24 bytes as 32 characters of base64url; Consul's gossip key is 32 bytes as base64
-    (Consul's `encrypt`). The cluster's name is the salt, so one key used twice gives two sets.
-    """
-
-    def material(purpose: str, length: int) -> bytes:
-        info = f"patroni-node/1/{purpose}".encode()
-        return hkdf_sha256(key.encode(), cluster.encode(), info, length)
-
-    found = {name: base64.urlsafe_b64encode(material(name, 24)).decode() for name in PASSWORDS}
-    return found | {GOSSIP: base64.b64encode(material("consul-gossip", 32)).decode()}
-
-
-def collect(sources: Mapping[str, Source], cluster: str, reader: Reader, *, shared_gossip: bool) -> Secrets:
-    """Read what is given and derive the rest.
+def collect(
+    sources: Mapping[str, Source],
+    given: Mapping[str, str],
+    cluster: str,
+    reader: Reader,
+    *,
+    own_store: bool,
+    version: int,
+) -> Secrets:
+    """Check what is given and derive the rest.
 
     Args:
         sources: the keys of `secrets:`.
+        given: what they say, as read_given returns it.
         cluster: the cluster's name.
-        reader: reads them.
-        shared_gossip: whether a gossip key that is not given comes from the key, as all servers of this cluster do it;
-            otherwise agents of others have to be talked to, whose key nothing here derives.
+        reader: words refusals.
+        own_store: whether the nodes themselves are Consul's servers, so that gossip key and tokens come from the key;
+            otherwise agents of others have to be talked to, whose secrets nothing here derives.
+        version: the cluster's, of security.py.
 
     Returns:
         The credentials.
 
     Raises:
-        NodeError: when one cannot be read, or is weak.
+        NodeError: when one is weak.
     """
-    found = {}
-    for name, source in sources.items():
-        found[name] = reader.secret(source)
-        weak = weakness(name, found[name])
+    for name, text in given.items():
+        weak = weakness(name, text) or (too_weak(name, text) if version > 1 else None)
         if weak is not None:
-            raise reader.refuse(source.key, weak)
-    derived = derive(found.pop(KEY), cluster) if KEY in found else {}
-    if not shared_gossip:
-        derived.pop(GOSSIP, None)
-    return Secrets(**{**derived, **found})
+            raise reader.refuse(sources[name].key, weak)
+    derived = derive(given[KEY], cluster, version) if KEY in given else None
+    found = {**_derived(derived, own_store=own_store), **{n: text for n, text in given.items() if n != KEY}}
+    if own_store and "consul_token" in given:
+        # It is all tokens in one, as the page says.
+        found["consul_management"] = given["consul_token"]
+    return Secrets(**found, authority=derived.authority if derived else None)
+
+
+def _derived(derived: Derived | None, *, own_store: bool) -> dict[str, str]:
+    if derived is None:
+        return {}
+    store = {GOSSIP: derived.gossip, "consul_token": derived.agent, "consul_management": derived.management}
+    return derived.passwords | {name: text for name, text in store.items() if own_store and text}
+
+
+def too_weak(purpose: str, text: str) -> str | None:
+    """Return why a secret that a person thought up is refused for a new cluster, or None.
+
+    Args:
+        purpose: its key below `secrets:`.
+        text: the secret.
+    """
+    # Its lists need not be read where all secrets are of before.
+    from patroni_node import strength
+
+    if purpose == KEY:
+        return strength.weakness(text)
+    return strength.password_weakness(text) if purpose in PASSWORDS else None
 
 
 def is_well_known(text: str) -> bool:

@@ -49,14 +49,19 @@ def read_document(paths: Paths) -> Document:
     return document
 
 
-def build(document: Document) -> Settings:
+def build(document: Document, *, new: bool = False) -> Settings:
     """Check a document against the schema and against itself.
+
+    Args:
+        document: node.yml.
+        new: whether it is for a cluster that is not there yet, whose secrets have to be strong as well. On a node that
+            is asked once it is known what its cluster has.
 
     Raises:
         NodeError: with every problem; a key that the schema refuses is not examined further.
     """
     problems = schema.problems(document)
-    checks = Checks(document, {problem.key for problem in problems})
+    checks = Checks(document, {problem.key for problem in problems}, new=new)
     settings = checks.settings()
     problems += checks.problems
     if problems:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from patroni_node.errors import Key, NodeError
@@ -95,11 +96,20 @@ def load(wanted: TlsSources, reader: Reader, own: IP | None, run: RunOpenssl = r
     if own is not None and "does match" not in run(["x509", "-noout", "-checkip", str(own)], certificate):
         message = f"is not valid for {own}, this node's address: it needs a subject alternative name IP:{own}"
         raise reader.refuse(wanted.certificate.key, message)
-    with _in_memory(ca) as path:
+    with keep_in_memory(ca) as path:
         answer = run(["verify", "-no_check_time", "-CAfile", path], certificate)
     if ": OK" not in answer:
         raise reader.refuse(wanted.certificate.key, "was not issued by the authority in ca")
     return Tls(ca, certificate, key)
+
+
+def read_present(ca: Path, certificate: Path, key: Path) -> Tls | None:
+    """Return what is on the disk; None where one of the three is not there, or cannot be read."""
+    try:
+        texts = [path.read_text(encoding="ascii") for path in (ca, certificate, key)]
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Tls(*texts)
 
 
 def _pair(wanted: TlsSources, reader: Reader, certificate: str, key: str) -> None:
@@ -107,7 +117,7 @@ def _pair(wanted: TlsSources, reader: Reader, certificate: str, key: str) -> Non
     assert wanted.key is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with ExitStack() as stack:
-        paths = [stack.enter_context(_in_memory(text)) for text in (certificate, key)]
+        paths = [stack.enter_context(keep_in_memory(text)) for text in (certificate, key)]
 
         def no_pass_phrase() -> str:
             raise reader.refuse(wanted.key.key, "is encrypted: nobody could type its pass phrase at boot")  # type: ignore[union-attr]
@@ -122,7 +132,7 @@ def _pair(wanted: TlsSources, reader: Reader, certificate: str, key: str) -> Non
 
 
 @contextmanager
-def _in_memory(text: str) -> Iterator[str]:
+def keep_in_memory(text: str) -> Iterator[str]:
     """A path for functions that only read files; nothing of it reaches a disk."""
     descriptor = os.memfd_create("patroni-node")
     try:

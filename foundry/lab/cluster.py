@@ -23,13 +23,17 @@ from foundry.workspace import Workspace
 LIST = "patronictl -c /etc/patroni/patroni.yml list"
 # PATCH /config ends Patroni's sleep between two cycles (patroni/api.py, do_PATCH_config); this patch changes nothing.
 _WAKE = """sudo python3 -c '
-import base64, json, urllib.request, yaml
+import base64, json, ssl, urllib.request, yaml
 api = yaml.safe_load(open("/etc/patroni/patroni.yml"))["restapi"]
 login = "{username}:{password}".format(**api["authentication"])
-url = "http://" + api["connect_address"] + "/config"
+trust = None
+if "certfile" in api:
+    trust = ssl.create_default_context(cafile=api["cafile"])
+    trust.load_cert_chain(api["certfile"], api["keyfile"])
+url = ("https://" if trust else "http://") + api["connect_address"] + "/config"
 request = urllib.request.Request(url, json.dumps({"wake": None}).encode(), method="PATCH")
 request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
-urllib.request.urlopen(request, timeout=3)
+urllib.request.urlopen(request, timeout=3, context=trust)
 '"""
 READY_SECONDS = {"container": 120.0, "vm": 900.0}
 FORM_SECONDS = {"container": 120.0, "vm": 600.0}
@@ -171,8 +175,8 @@ class Cluster:
 
     def seen_by(self, name: str) -> list[Member]:
         """What one node's Patroni says of the cluster; nothing where it does not answer. Raises GuestError if lost."""
-        url = f"http://{self.nodes[name].address}:8008/cluster"
-        return parse_members(self.machines[name].ssh(f"curl -sS -m 3 {url}", check=False, timeout=20).output)
+        command = self.plan.ask(self.nodes[name], "/cluster")
+        return parse_members(self.machines[name].ssh(command, check=False, timeout=20).output)
 
     def members(self) -> list[Member]:
         """The cluster as the first machine that answers sees it; nothing where none does."""

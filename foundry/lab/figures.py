@@ -82,8 +82,8 @@ def _failovers(plan: Plan, workspace: Workspace, folder: Path) -> Figures:
 
 def _settings(cluster: Cluster) -> dict[str, float]:
     machine = next(iter(cluster.machines.values()))
-    address = next(iter(cluster.nodes.values())).address
-    text: dict[str, float] = json.loads(machine.ssh(f"curl -sS -m 3 http://{address}:8008/config").output)
+    node = next(iter(cluster.nodes.values()))
+    text: dict[str, float] = json.loads(machine.ssh(cluster.plan.ask(node, "/config")).output)
     return text
 
 

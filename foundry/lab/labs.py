@@ -298,7 +298,7 @@ def status(lab: Lab) -> Status:
             continue
         # A node that does not answer in time is no reason not to ask the next one.
         with suppress(CommandFailed):
-            said = on_node(lab, node.name, f"curl -sS -m 3 http://{node.address}:8008/cluster")
+            said = on_node(lab, node.name, lab.plan.ask(node, "/cluster"))
             members = members or parse_members(said.output)
             table = on_node(lab, node.name, LIST)
             if table.returncode == 0:

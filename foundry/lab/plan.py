@@ -23,6 +23,7 @@ STORE = "10.129.0.10"
 """Where etcd answers in a lab that uses it."""
 CLIENT = "10.129.0.2"
 """Where clients of the cluster connect from."""
+CA = "/etc/patroni/tls/ca.pem"
 FIRST = 21
 MOST_NODES = 9
 """Each of them is a Consul server, of which node.yml takes so many."""
@@ -57,8 +58,8 @@ def node(number: int) -> Node:
 class Plan:
     """A lab. image, format: the disk that all nodes boot. machine: of foundry.machine.MAKERS. key: the cluster's.
 
-    memory_mib: MiB of each virtual machine. dcs_settings: more of bootstrap.dcs. accelerator: of
-    virtual machines, "kvm" or "tcg".
+    memory_mib: MiB of each virtual machine. dcs_settings: more of bootstrap.dcs. protection: the keys
+    of node.yml that say what protects the cluster. accelerator: of virtual machines, "kvm" or "tcg".
     """
 
     name: str
@@ -73,6 +74,7 @@ class Plan:
     memory_mib: int = 1024
     accelerator: str = "tcg"
     dcs_settings: Mapping[str, Any] = field(default_factory=dict)
+    protection: Mapping[str, Any] = field(default_factory=lambda: {"tls": "auto"})
     key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
     @property
@@ -91,11 +93,22 @@ class Plan:
             "networks": [str(NETWORK)],
             "dcs": store,
             "secrets": {"key": self.key},
+            **self.protection,
         }
         wishes = {**PROFILES[self.profile], **self.dcs_settings}
         if wishes:
             text["patroni"] = {"bootstrap": {"dcs": wishes}}
         return yaml.safe_dump(text, sort_keys=False)
+
+    @property
+    def tls(self) -> bool:
+        """Whether PostgreSQL and the REST API speak TLS."""
+        return self.protection.get("tls") not in (None, "off")
+
+    def ask(self, member: Node, path: str) -> str:
+        """A command that asks a member's REST API, on any node, as a user who may read its authority."""
+        trust, scheme = (f"--cacert {CA} ", "https") if self.tls else ("", "http")
+        return f"curl -sS -m 3 {trust}{scheme}://{member.address}:8008{path}"
 
     def save(self, path: Path) -> None:
         """Write the plan, readable by its owner only, since it holds the cluster's key."""

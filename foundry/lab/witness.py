@@ -28,7 +28,7 @@ from foundry.lab.history import History, Value
 from foundry.lab.plan import Node
 from foundry.lab.writer import READY
 from foundry.machine import wait
-from patroni_node import secret
+from patroni_node import derivation
 
 READY_SECONDS = 70.0
 END_SECONDS = 12.0
@@ -149,7 +149,8 @@ def _whole_lines(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
 
 def watch(cluster: Cluster, name: str = "history", options: Sequence[str] = (), more: Sequence[Node] = ()) -> Witness:
     """A writer for a cluster, which has a leader. more: members that are not there yet, or other addresses of some."""
-    password = secret.derive(cluster.plan.key, cluster.plan.cluster)["superuser"]
+    version = 1 if cluster.plan.protection.get("compatibility") == 1 else 2
+    password = derivation.derive(cluster.plan.key, cluster.plan.cluster, version).passwords["superuser"]
     enter = ["nsenter", f"--net={cluster.network.switch}"]
     members = [*cluster.nodes.values(), *more]
     return Witness(enter, members, password, cluster.folder / f"{name}.jsonl", cluster.workspace.root, options)

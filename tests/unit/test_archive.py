@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from debian.deb822 import Deb822
 
 from foundry import archive, gpg, run
 from foundry.workspace import Workspace
@@ -23,6 +24,16 @@ def test_a_package_on_another_file_system_is_copied(tmp_path: Path, monkeypatch:
 def test_any_other_failure_to_link_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         archive._link(tmp_path / "none", tmp_path / "pool" / "none")
+
+
+def test_a_base_has_all_that_the_node_needs() -> None:
+    """Else the packages are installed into it without a network, and fail there after minutes."""
+    text = (Path(__file__).parents[2] / "debian/control").read_text(encoding="utf-8")
+    node = next(p for p in Deb822.iter_paragraphs(text) if p.get("Package") == "patroni-node")
+    named = {word.split()[0] for word in node["Depends"].split(",") if word.strip() and "$" not in word}
+    elsewhere = {"postgresql-15"}
+    assert named >= {"nftables", "openssl"}
+    assert named - {*archive.BASE_PACKAGES, *archive.NODE_DEPENDENCIES} == elsewhere
 
 
 class NoKey:

@@ -38,6 +38,8 @@ def keys(part: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, 
             for step in own["$ref"].removeprefix("#/").split("/"):
                 target = target[step]
             found = {**target, **own}
+        for part_of in found.get("allOf", ()):
+            found = {**schema.load_schema()["definitions"][part_of["$ref"].rpartition("/")[2]], **found}
         key = f"{path}.{name}" if path else name
         yield key, found, name in part.get("required", [])
         # What a text can be replaced with is described once, for all of them.

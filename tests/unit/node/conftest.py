@@ -6,14 +6,22 @@ import json
 import os
 import subprocess
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from patroni_node import derivation
+from patroni_node.authority import Member
 from patroni_node.decide import Machine
 from patroni_node.install import NoAccounts
 from patroni_node.paths import Paths
+from patroni_node.security import Peer
+from patroni_node.tls import Tls
+
+# Hundreds of nodes are configured here; what a guess costs is of no interest to them.
+derivation.SCRYPT_COST = 2
 
 KEY = "kJ8sd7f6Qw3rTy0pLmN2"
 DATA = Path(__file__).with_name("data")
@@ -75,6 +83,12 @@ def openssl(arguments: Sequence[str], text: str) -> str:
     return "stdin: OK\n" if ca == (DATA / "ca.pem").read_text().strip() else "error stdin: verification failed\n"
 
 
+def certify(material: bytes, member: Member, present: Tls | None, now: datetime, before: timedelta) -> Tls:
+    """Issues the certificate in data/ to everybody."""
+    assert len(material) >= 40
+    return Tls(*((DATA / name).read_text() for name in ("ca.pem", "node.pem", "node.key")))
+
+
 class Node:
     """A root folder with an instance-id, and the machine around it."""
 
@@ -86,8 +100,14 @@ class Node:
         self.paths.node_file.parent.mkdir(parents=True)
         self.instance("iid-1")
         self.answers: dict[str, Any] = {}
+        self.peers: dict[str, Peer] = {}
         self.reloads = 0
         self.memory(4096)
+
+    def of_before(self) -> None:
+        """Let it be a node that ran already when nothing protected a cluster yet."""
+        self.paths.identity.parent.mkdir(parents=True, exist_ok=True)
+        self.paths.identity.write_text('{"instance_id": "iid-1", "name": "pg-srv1"}\n')
 
     def instance(self, text: str) -> None:
         self.paths.instance_id.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +128,8 @@ class Node:
         return Machine(
             run_ip=self.ip,
             run_openssl=openssl,
+            certify=certify,
+            look=lambda ip, cluster, password: self.peers.get(str(ip), Peer(ip, plain=False, proved=False)),
             fetch=lambda url, ca: self.answers.get(url),
             reload_units=self._reload,
             host_name=self.host_name,

@@ -11,7 +11,7 @@ from patroni_node.commands import Ended
 from patroni_node.configure import configure
 from patroni_node.rest import Answer, Question
 
-URL = "http://10.129.0.21:8008"
+URL = "https://10.129.0.21:8008"
 CONSUL = "http://127.0.0.1:8500/v1/status/leader"
 CLUSTER = "pg-15-cluster"
 REFUSED = Answer(failure="connection refused")

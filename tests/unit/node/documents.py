@@ -248,10 +248,19 @@ def _secrets(draw: st.DrawFn, mode: str, *, etcd_user: bool) -> dict[str, Any]:
     return dict(draw(st.one_of(with_key, by_itself)))
 
 
+def _protection(draw: st.DrawFn, own: str, *, has_key: bool) -> dict[str, Any]:
+    """Without a key there is no authority, so something has to be said; data/ has certificates of one address."""
+    given = [{"tls": draw(WHOLE_TLS)}] if own == OWN4 else []
+    before = [{"compatibility": 1, **one} for one in ({}, *given)]
+    auto = [{}, {"tls": "auto"}, *given] if has_key else []
+    found: dict[str, Any] = draw(st.sampled_from([*auto, *before, {"tls": "off"}, {"tls": False}]))
+    return found
+
+
 @st.composite
 def _loose(draw: st.DrawFn) -> dict[str, Any]:
     """A good one, but for tags of which two may contradict each other."""
-    separate = ("cluster", "address", "networks", "dcs", "secrets", "tls")
+    separate = ("cluster", "address", "networks", "dcs", "secrets", "tls", "compatibility")
     own = draw(st.sampled_from((OWN4, OWN6)))
     mode = draw(st.sampled_from(("server", "client", "external", "etcd3")))
     found: dict[str, Any] = {"cluster": draw(_of(TOP["cluster"], ("cluster",)))}
@@ -264,9 +273,8 @@ def _loose(draw: st.DrawFn) -> dict[str, Any]:
         found["dcs"] = {"consul": _consul(draw, mode, own)}
     if mode != "server" or draw(st.booleans()):
         found["networks"] = draw(st.lists(networks(), min_size=1, max_size=4, unique=True))
-    if own == OWN4 and draw(st.booleans()):
-        found["tls"] = draw(WHOLE_TLS)
     found["secrets"] = _secrets(draw, mode, etcd_user="username" in found.get("dcs", {}).get("etcd3", {}))
+    found |= _protection(draw, own, has_key="key" in found["secrets"])
     rest = {name: _of(part, (name,)) for name, part in TOP.items() if name not in separate}
     return found | draw(st.fixed_dictionaries({}, optional=rest))
 

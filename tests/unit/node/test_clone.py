@@ -67,7 +67,7 @@ def test_a_refused_clone_keeps_its_state_for_the_next_try(node: Node) -> None:
 
 
 def members(*rows: tuple[str, str]) -> dict[str, Any]:
-    listed = [{"name": n, "host": h, "api_url": f"http://{h}:8008/patroni"} for n, h in rows]
+    listed = [{"name": n, "host": h, "api_url": f"https://{h}:8008/patroni"} for n, h in rows]
     return {"scope": "pg-15-cluster", "members": listed}
 
 
@@ -77,8 +77,8 @@ def running(name: str, scope: str = "pg-15-cluster") -> dict[str, Any]:
 
 def test_the_name_of_a_node_that_runs_elsewhere_is_refused(node: Node) -> None:
     node.answers = {
-        "http://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.23"), ("pg-srv2", "10.129.0.22")),
-        "http://10.129.0.23:8008/patroni": running("pg-srv1"),
+        "https://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.23"), ("pg-srv2", "10.129.0.22")),
+        "https://10.129.0.23:8008/patroni": running("pg-srv1"),
     }
     node.write(MINIMAL + JOIN)
     with pytest.raises(NodeError, match=r"name: pg-srv1 is the name of a node that runs at 10\.129\.0\.23:8008"):
@@ -90,18 +90,18 @@ def test_the_name_of_a_node_that_runs_elsewhere_is_refused(node: Node) -> None:
     "answers",
     [
         {},
-        {"http://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.21"))},
-        {"http://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.99"))},
+        {"https://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.21"))},
+        {"https://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.99"))},
         {
-            "http://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.99")),
-            "http://10.129.0.99:8008/patroni": running("pg-srv4"),
+            "https://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.99")),
+            "https://10.129.0.99:8008/patroni": running("pg-srv4"),
         },
         {
-            "http://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.99")),
-            "http://10.129.0.99:8008/patroni": running("pg-srv1", "another-cluster"),
+            "https://10.129.0.22:8008/cluster": members(("pg-srv1", "10.129.0.99")),
+            "https://10.129.0.99:8008/patroni": running("pg-srv1", "another-cluster"),
         },
-        {"http://10.129.0.22:8008/cluster": ["nonsense"], "http://10.129.0.23:8008/cluster": {"members": 7}},
-        {"http://10.129.0.22:8008/cluster": {"members": [{"name": "pg-srv1", "host": "x", "api_url": "file:///etc"}]}},
+        {"https://10.129.0.22:8008/cluster": ["nonsense"], "https://10.129.0.23:8008/cluster": {"members": 7}},
+        {"https://10.129.0.22:8008/cluster": {"members": [{"name": "pg-srv1", "host": "x", "api_url": "file:///etc"}]}},
     ],
     ids=[
         "nobody answers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from typing import Any
 
 import pytest
@@ -28,9 +29,33 @@ def consul(node: Node) -> dict[str, Any]:
 
 def test_server_is_the_default(node: Node) -> None:
     found = patroni(node, MINIMAL)
-    assert found["consul"] == {"host": "127.0.0.1:8500", "register_service": True}
+    assert found["consul"].items() >= {"host": "127.0.0.1:8500", "register_service": True}.items()
     assert (consul(node)["server"], consul(node)["bootstrap_expect"]) == (True, 1)
-    assert "acl" not in consul(node)
+
+
+def test_servers_of_our_own_believe_nobody_without_a_certificate_and_a_token(node: Node) -> None:
+    token = patroni(node, MINIMAL)["consul"]["token"]
+    found = consul(node)
+    assert all(found[f"verify_{what}"] is True for what in ("incoming_rpc", "outgoing", "server_hostname"))
+    acl = found["acl"]
+    assert (acl["enabled"], acl["default_policy"], acl["tokens"]["agent"]) == (True, "deny", token)
+    management = acl["tokens"]["master"]
+    assert management != token
+    assert management not in node.paths.patroni_yml.read_text()
+    assert node.paths.consul_token.read_text() == management + "\n"
+    assert stat.S_IMODE(node.paths.consul_token.stat().st_mode) == 0o600
+    assert found["ports"] == {"serf_wan": -1}
+
+
+def test_a_node_of_before_stays_what_it_was(node: Node) -> None:
+    node.of_before()
+    found = patroni(node, MINIMAL)
+    assert found["consul"] == {"host": "127.0.0.1:8500", "register_service": True}
+    assert not {"acl", "ca_file", "ports", "verify_incoming_rpc"} & consul(node).keys()
+    assert "ssl" not in found["postgresql"]["parameters"]
+    assert "certfile" not in found["restapi"]
+    for path in (node.paths.consul_token, node.paths.packet_filter, node.paths.consul_drop_in):
+        assert not path.exists()
 
 
 def test_servers_keep_one_that_does_not_answer(node: Node) -> None:
@@ -117,7 +142,10 @@ def test_the_service_need_not_be_registered(node: Node) -> None:
 
 def test_secrets_given_one_by_one_need_no_key(node: Node) -> None:
     names = {name: f"{KEY}-{name}" for name in ("superuser", "replication", "rewind", "restapi")}
-    found = patroni(node, yaml.safe_dump({"cluster": "a", "secrets": {**names, "gossip": GOSSIP}}))
+    text = yaml.safe_dump({"cluster": "a", "secrets": {**names, "gossip": GOSSIP}})
+    with pytest.raises(NodeError, match=r"secrets\.key: is missing: the cluster's own authority .* `tls: off`"):
+        patroni(node, text)
+    found = patroni(node, text + "tls: off\n")
     users = found["postgresql"]["authentication"]
     assert {kind: user["password"] for kind, user in users.items()} == {
         k: v for k, v in names.items() if k != "restapi"
@@ -172,7 +200,8 @@ def test_tuning_tags_callbacks_and_watchdog_reach_patroni(node: Node) -> None:
 
 def test_tuning_can_be_switched_off(node: Node) -> None:
     found = patroni(node, MINIMAL + "tuning: false\nwatchdog: off\n")
-    assert set(found["postgresql"]["parameters"]) == {"unix_socket_directories"}
+    ssl = {"ssl", "ssl_cert_file", "ssl_key_file", "ssl_ca_file"}
+    assert set(found["postgresql"]["parameters"]) == {"unix_socket_directories", *ssl}
     assert found["bootstrap"]["dcs"]["postgresql"]["parameters"]["max_connections"] == 100
     assert found["watchdog"]["mode"] == "off"
 
@@ -192,7 +221,10 @@ def test_a_machine_without_a_known_size_is_asked_for(node: Node) -> None:
 
 def test_restart_is_a_drop_in_and_units_are_read_again_only_then(node: Node) -> None:
     patroni(node, MINIMAL)
-    assert (node.paths.restart_drop_in.exists(), node.reloads) == (False, 0)
+    assert not node.paths.restart_drop_in.exists()
+    # Consul's own drop-in is new.
+    assert node.reloads == 1
+    node.reloads = 0
     patroni(node, MINIMAL + "restart: no\n")
     assert "Restart=no" in node.paths.restart_drop_in.read_text().splitlines()
     patroni(node, MINIMAL + "restart: no\n")

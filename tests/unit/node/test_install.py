@@ -29,7 +29,12 @@ def test_modes_and_owners(node: Node) -> None:
     node.write(MINIMAL)
     node.accounts = FakeAccounts()
     configure(node.paths, node.machine)
-    assert node.accounts.owned == [(0, 101), (0, 102), (0, 0)]
+    root, postgres, consul = (0, 0), (0, 101), (0, 102)
+    # In the order of Paths.rendered: patroni.yml; Consul's; filter and drop-in; certificates; the node's state.
+    consuls = [consul, root, root, consul, root]
+    assert node.accounts.owned == [postgres, *consuls, root, root, root, root, postgres, root, root]
+    assert mode(node.paths.consul_token) == 0o600
+    assert mode(node.paths.consul_key) == mode(node.paths.tls / "node.key") == 0o640
     assert mode(node.paths.patroni_yml) == 0o640
     assert mode(node.paths.consul_json) == 0o640
     assert mode(node.paths.identity) == 0o644

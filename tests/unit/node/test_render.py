@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import KEY, MINIMAL, FakeIp, Node
 
-from patroni_node import secret, settings
+from patroni_node import derivation, settings
 from patroni_node.configure import configure
 from patroni_node.document import merge
 from patroni_node.errors import NodeError
@@ -52,10 +52,11 @@ def test_trap_5_nobody_is_trusted(node: Node) -> None:
     rules = [rule.split() for rule in rendered(node, MINIMAL + NETWORKS)[0]["postgresql"]["pg_hba"]]
     assert {rule[-1] for rule in rules} == {"peer", "scram-sha-256"}
     assert all(rule[-1] == "scram-sha-256" for rule in rules if rule[0] == "host")
+    assert {rule[3] for rule in rules if rule[0] == "host"} == {"127.0.0.1/32", "::1/128"}
     for network in ("10.129.0.0/24", "192.168.7.0/24"):
-        assert ["host", "replication", "replicator", network, "scram-sha-256"] in rules
-        assert ["host", "postgres", "rewind", network, "scram-sha-256"] in rules
-        assert ["host", "all", "all", network, "scram-sha-256"] in rules
+        assert ["hostssl", "replication", "replicator", network, "scram-sha-256"] in rules
+        assert ["hostssl", "postgres", "rewind", network, "scram-sha-256"] in rules
+        assert ["hostssl", "all", "all", network, "scram-sha-256"] in rules
     assert "pg_hba" not in rendered(node)[0]["bootstrap"]["dcs"]["postgresql"], "networks must be free to change"
 
 
@@ -71,17 +72,17 @@ def test_trap_5_nobody_is_trusted(node: Node) -> None:
 )
 def test_who_may_connect(node: Node, text: str, expected: set[str]) -> None:
     rules = [rule.split() for rule in rendered(node, MINIMAL + text)[0]["postgresql"]["pg_hba"]]
-    assert {rule[3] for rule in rules if rule[0] == "host" and rule[1] == "replication"} == expected
+    assert {rule[3] for rule in rules if rule[0] == "hostssl" and rule[1] == "replication"} == expected
 
 
 def test_trap_6_passwords_are_derived(node: Node) -> None:
     patroni, consul = rendered(node)
-    derived = secret.derive(KEY, "pg-15-cluster")
-    assert patroni["postgresql"]["authentication"]["superuser"]["password"] == derived["superuser"]
-    assert patroni["postgresql"]["authentication"]["replication"]["password"] == derived["replication"]
-    assert patroni["postgresql"]["authentication"]["rewind"]["password"] == derived["rewind"]
-    assert patroni["restapi"]["authentication"]["password"] == derived["restapi"]
-    assert consul["encrypt"] == derived["gossip"]
+    derived = derivation.derive(KEY, "pg-15-cluster", 2)
+    assert patroni["postgresql"]["authentication"]["superuser"]["password"] == derived.passwords["superuser"]
+    assert patroni["postgresql"]["authentication"]["replication"]["password"] == derived.passwords["replication"]
+    assert patroni["postgresql"]["authentication"]["rewind"]["password"] == derived.passwords["rewind"]
+    assert patroni["restapi"]["authentication"]["password"] == derived.passwords["restapi"]
+    assert consul["encrypt"] == derived.gossip
     assert KEY not in node.paths.patroni_yml.read_text() + node.paths.consul_json.read_text()
 
 
@@ -91,7 +92,7 @@ def test_trap_11_watchdog(node: Node) -> None:
 
 def test_trap_17_consul_is_local_and_encrypted(node: Node) -> None:
     patroni, consul = rendered(node)
-    assert patroni["consul"] == {"host": "127.0.0.1:8500", "register_service": True}
+    assert patroni["consul"]["host"] == "127.0.0.1:8500"
     assert consul["client_addr"] == "127.0.0.1"
     assert consul["encrypt"]
 
@@ -137,7 +138,7 @@ def test_ipv6_only(node: Node) -> None:
     assert patroni["restapi"]["connect_address"] == "[fd00::21]:8008"
     assert (patroni["postgresql"]["listen"], patroni["restapi"]["listen"]) == ("[::]:5432", "[::]:8008")
     assert consul["bind_addr"] == "fd00::21"
-    assert "host all all fd00::21/128 scram-sha-256" in patroni["postgresql"]["pg_hba"]
+    assert "hostssl all all fd00::21/128 scram-sha-256" in patroni["postgresql"]["pg_hba"]
 
 
 def test_both_families_where_a_network_needs_the_other(node: Node) -> None:

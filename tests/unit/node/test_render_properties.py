@@ -11,11 +11,12 @@ import pytest
 import yaml
 from hypothesis import event, given
 
-from patroni_node import document, render, schema, secret
+from patroni_node import derivation, document, render, schema, secret
 from patroni_node.configure import configure
 from patroni_node.document import merge
 from patroni_node.errors import NodeError
 from patroni_node.hardware import MIB, Hardware
+from patroni_node.model import Node as Whole
 from patroni_node.settings import load
 from tests.unit.node import documents
 from tests.unit.node.conftest import KEY, Node
@@ -43,6 +44,7 @@ def made(node: Node, data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     """What patroni.yml and Consul's file hold."""
     # Else the name of the last example would be kept: it is the same instance.
     node.paths.identity.unlink(missing_ok=True)
+    node.paths.security.unlink(missing_ok=True)
     node.write(documents.written(data))
     configure(node.paths, node.machine)
     consul = node.paths.consul_json
@@ -61,11 +63,31 @@ def without(data: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name not in names}
 
 
+def protected(data: dict[str, Any]) -> bool:
+    return "compatibility" not in data
+
+
+def speaks_tls(data: dict[str, Any]) -> bool:
+    return isinstance(data.get("tls"), dict) or (protected(data) and data.get("tls", "auto") == "auto")
+
+
 def expected_secrets(data: dict[str, Any]) -> dict[str, str]:
     """By purpose: given as text or as one of the furnished files, or derived."""
     given = {name: value if isinstance(value, str) else stored(name) for name, value in data["secrets"].items()}
-    derived = secret.derive(given["key"], data["cluster"]) if "key" in given else {}
-    return {**derived, **without(given, "key")}
+    found: dict[str, str] = {}
+    if "key" in given:
+        derived = derivation.derive(given["key"], data["cluster"], 2 if protected(data) else 1)
+        found = {**derived.passwords, "gossip": derived.gossip}
+        if derived.agent and serves(data):
+            found |= {"consul_token": derived.agent, "management": str(derived.management)}
+    if "consul_token" in given:
+        found.pop("management", None)
+    return {**found, **without(given, "key")}
+
+
+def serves(data: dict[str, Any]) -> bool:
+    store = data.get("dcs", {})
+    return "etcd3" not in store and store.get("consul", {}).get("mode", "server") == "server"
 
 
 def stored(name: str) -> str:
@@ -118,8 +140,12 @@ def test_secrets_are_where_they_belong_and_nowhere_else(node: Node, data: dict[s
             found[purpose] = place.pop(name)
     if consul and "consul_token" in wanted:
         tokens = consul["acl"].pop("tokens")
-        assert set(tokens.values()) == {wanted["consul_token"]}
-        assert set(tokens) == ({"agent", "master"} if consul["server"] else {"agent"})
+        management = wanted.pop("management", wanted["consul_token"])
+        assert tokens.pop("agent") == wanted["consul_token"]
+        assert tokens == ({"master": management} if consul["server"] else {})
+        hidden_token = node.paths.consul_token
+        assert hidden_token.exists() == (consul["server"] and protected(data))
+        assert not hidden_token.exists() or hidden_token.read_text().strip() == management
     if "gossip" not in found:
         # Agents of others have a key that nothing here derives, and there may be no agent here.
         wanted.pop("gossip", None)
@@ -129,7 +155,8 @@ def test_secrets_are_where_they_belong_and_nowhere_else(node: Node, data: dict[s
     assert found == wanted
     hidden = {*wanted.values(), *texts(without(data["secrets"], *wanted)), KEY} & (texts(patroni) | texts(consul or {}))
     assert not hidden
-    for path in (node.paths.patroni_yml, node.paths.consul_json, node.paths.tls / "node.key", node.paths.consul_key):
+    keys = (node.paths.tls / "node.key", node.paths.consul_key, node.paths.consul_token)
+    for path in (node.paths.patroni_yml, node.paths.consul_json, *keys):
         assert not path.exists() or path.stat().st_mode & 0o007 == 0, path
 
 
@@ -142,7 +169,7 @@ def test_nobody_comes_in_without_proof(node: Node, data: dict[str, Any]) -> None
     fields = [rule.split(" ") for rule in rules[len(FIRST_RULES) :]]
     assert fields, "the other members must be let in"
     assert all(len(rule) == 5 and rule[-1] == "scram-sha-256" for rule in fields)
-    assert {rule[0] for rule in fields} == {"hostssl" if "tls" in data else "host"}
+    assert {rule[0] for rule in fields} == {"hostssl" if speaks_tls(data) else "host"}
     assert {rule[3] for rule in fields} >= set(data.get("networks", ()))
 
 
@@ -192,8 +219,8 @@ ODD = "é😀'\"\\{}: #%\u2028\x85\t"
 
 def test_odd_secrets_are_read_as_they_are(node: Node) -> None:
     made(node, {"cluster": "a", "secrets": {"key": KEY}})
-    secrets = secret.Secrets(*(f"{ODD}{n}" for n in range(7)))
-    one = render.Node(load(node.paths), ODD, ip_address(documents.OWN4), secrets, Hardware(4096 * MIB, 2))
+    secrets = secret.Secrets(*(f"{ODD}{n}" for n in range(8)))
+    one = Whole(load(node.paths), ODD, ip_address(documents.OWN4), secrets, Hardware(4096 * MIB, 2))
     patroni = yaml.safe_load(render.render(one).patroni_yml)
     assert patroni["name"] == ODD
     found = [patroni["postgresql"]["authentication"][user]["password"] for user in USERS]
@@ -219,6 +246,8 @@ def named(value: Any, path: str = "") -> list[str]:
 
 
 def known(part: dict[str, Any], path: str = "") -> list[str]:
+    for one in part.get("allOf", ()):
+        part = {**part, **one}
     if "$ref" in part:
         name = part["$ref"].rpartition("/")[2]
         # Where a text can come from is the same everywhere, and drawn everywhere.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import runpy
 
 import pytest
 
-from patroni_node import secret
+from patroni_node import derivation, secret
 
 # RFC 5869 appendix A.1, A.2 and A.3, the SHA-256 cases.
 VECTORS = [
@@ -31,33 +32,62 @@ VECTORS = [
 ]
 
 
+BEFORE = {"superuser": "xxtgEslU_zWHSf4ZTotVGCVOqsHXeDiN", "gossip": "kq3sKQcfUwaUqQV4Ctr8Lu1y9mD96rMB1SKVsXP5J4Y="}
+AFTER = {
+    "superuser": "UuMXdxAjckVxXB9AZRFGit_qIY1LEruI",
+    "gossip": "JhSOAHWHbj+qoGEx+xEwgv9Ygf2VrsWmSomc1XN34Wk=",
+    "agent": "7657172e-3c17-4c16-abbc-dc7637984aa1",
+}
+
+
+def values(found: derivation.Derived) -> list[object]:
+    more = (found.gossip, found.management, found.agent, found.authority)
+    return [*found.passwords.values(), *(value for value in more if value is not None)]
+
+
 @pytest.mark.parametrize(("key", "salt", "info", "length", "expected"), VECTORS)
 def test_rfc_5869_vectors(key: str, salt: str, info: str, length: int, expected: str) -> None:
-    derived = secret.hkdf_sha256(bytes.fromhex(key), bytes.fromhex(salt), bytes.fromhex(info), length)
+    derived = derivation.hkdf_sha256(bytes.fromhex(key), bytes.fromhex(salt), bytes.fromhex(info), length)
     assert derived.hex() == expected
 
 
 @pytest.mark.parametrize("length", [0, -1, 255 * 32 + 1])
 def test_length_beyond_the_rfc(length: int) -> None:
     with pytest.raises(ValueError, match="8160"):
-        secret.hkdf_sha256(b"k", b"", b"", length)
+        derivation.hkdf_sha256(b"k", b"", b"", length)
 
 
 def test_credentials_differ_from_each_other_and_by_cluster_and_key() -> None:
-    sets = [
-        secret.derive("key-one-key-one-1", "a"),
-        secret.derive("key-one-key-one-1", "b"),
-        secret.derive("x" * 16, "a"),
+    asked = [
+        (key, cluster, v) for v in (1, 2) for key, cluster in (("key-one", "a"), ("key-one", "b"), ("x" * 16, "a"))
     ]
-    values = [value for one in sets for value in one.values()]
-    assert len(set(values)) == 15
-    assert sets[0] == secret.derive("key-one-key-one-1", "a")
+    found = [values(derivation.derive(*one)) for one in asked]
+    assert [len(one) for one in found] == [5, 5, 5, 8, 8, 8]
+    assert len({value for one in found for value in one}) == 39
+    assert found[0] == values(derivation.derive("key-one", "a", 1))
+
+
+def test_version_1_is_what_clusters_of_before_have() -> None:
+    """Worked out by the program that made them: a change would lock every one of their nodes out."""
+    found = derivation.derive("kJ8sd7f6Qw3rTy0pLmN2", "pg-15-cluster", 1)
+    assert found.passwords["superuser"] == BEFORE["superuser"]
+    assert found.gossip == BEFORE["gossip"]
+
+
+def test_version_2_is_scrypt_and_hkdf_of_their_rfcs() -> None:
+    """Worked out by openssl's `kdf` (SCRYPT, N 16384, then HKDF): what a guess costs is part of it."""
+    # A copy of the module's own, whose cost no test has lowered.
+    found = runpy.run_path(derivation.__file__)["derive"]("kJ8sd7f6Qw3rTy0pLmN2", "pg-15-cluster", 2)
+    assert found.passwords["superuser"] == AFTER["superuser"]
+    assert found.gossip == AFTER["gossip"]
+    assert found.agent == AFTER["agent"]
 
 
 def test_gossip_key_is_32_bytes_and_repr_shows_nothing() -> None:
-    derived = secret.derive("kJ8sd7f6Qw3rTy0pLmN2", "a")
-    assert len(base64.b64decode(derived["gossip"])) == 32
-    assert repr(secret.Secrets(**derived)) == "Secrets()"
+    derived = derivation.derive("kJ8sd7f6Qw3rTy0pLmN2", "a", 2)
+    assert len(base64.b64decode(derived.gossip)) == 32
+    assert repr(derived) == "Derived()"
+    assert repr(secret.Secrets(**derived.passwords, gossip=derived.gossip)) == "Secrets()"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from conftest import DATA, MINIMAL, Node
 
 from patroni_node.configure import configure
 from patroni_node.errors import NodeError
+from patroni_node.tls import Tls
 
 
 def tls(node: Node, **files: str) -> str:
@@ -60,7 +62,7 @@ def test_files_are_the_given_ones_and_the_key_is_nobody_elses(node: Node) -> Non
 
 def test_without_tls_its_files_go_away(node: Node) -> None:
     rendered(node, MINIMAL + tls(node))
-    patroni, consul = rendered(node, MINIMAL)
+    patroni, consul = rendered(node, MINIMAL + "tls: off\n")
     assert list(node.paths.tls.iterdir()) == []
     assert not node.paths.consul_ca.exists()
     assert "ctl" not in patroni
@@ -88,7 +90,7 @@ def test_as_text_in_the_file_itself(node: Node) -> None:
     ],
 )
 def test_what_does_not_work_together_is_refused(node: Node, files: dict[str, str], said: str) -> None:
-    rendered(node, MINIMAL)
+    rendered(node, MINIMAL + "tls: off\n")
     before = node.paths.patroni_yml.read_bytes()
     node.write(MINIMAL + tls(node, **files))
     with pytest.raises(NodeError, match=said) as caught:
@@ -119,7 +121,23 @@ def test_consuls_agents_speak_tls_to_each_other(node: Node) -> None:
     assert consul["key_file"] == "/etc/consul.d/patroni-node-key.pem"
     assert stat.S_IMODE(node.paths.consul_key.stat().st_mode) == 0o640
     assert "scheme" not in patroni["consul"], "the local agent's API is on loopback, in the clear"
-    assert "enable_agent_tls_for_checks" not in consul
+    assert consul["enable_agent_tls_for_checks"] is True, "the REST API has one of the own authority"
+
+
+def test_an_authority_of_others_is_none_of_consuls(node: Node) -> None:
+    """Whoever has a certificate of it would be a server of Consul, which believes all of its one list."""
+    node.write(MINIMAL + tls(node, ca="ca.pem"))
+    own = "-----BEGIN CERTIFICATE-----\nown\n-----END CERTIFICATE-----\n"
+    machine = replace(node.machine, certify=lambda *asked: Tls(own, "own certificate", "own key"))
+    configure(node.paths, machine)
+    assert node.paths.consul_ca.read_text() == own + (DATA / "node.pem").read_text().strip() + "\n"
+    assert node.paths.consul_certificate.read_text() == "own certificate"
+    assert (node.paths.tls / "node.pem").read_text() == (DATA / "node.pem").read_text()
+    node.of_before()
+    node.paths.security.unlink()
+    configure(node.paths, machine)
+    assert node.paths.consul_ca.read_text() == (DATA / "ca.pem").read_text().strip() + "\n"
+    assert not node.paths.consul_certificate.exists()
 
 
 def test_patroni_speaks_tls_to_a_store_elsewhere(node: Node) -> None:

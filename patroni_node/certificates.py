@@ -1,0 +1,75 @@
+"""The certificates of a node: those that node.yml names, else those of the cluster's own authority."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from patroni_node import tls
+from patroni_node.authority import Member
+from patroni_node.dcs import Consul
+from patroni_node.errors import NodeError
+from patroni_node.model import Settings
+from patroni_node.network import IP
+from patroni_node.paths import Paths
+from patroni_node.sources import Reader
+from patroni_node.tls import RunOpenssl, Tls
+
+NONE = Tls("")
+
+Issue = Callable[[bytes, Member, Tls | None], Tls]
+"""authority.certify, its time settled."""
+
+
+@dataclass(frozen=True)
+class Pems:
+    """own: of PostgreSQL and the REST API. dcs: what is shown to the store, or by Consul's agents to each other."""
+
+    own: Tls | None
+    dcs: Tls | None
+
+
+def read_given(wanted: Settings, reader: Reader, own: IP, run: RunOpenssl) -> Pems:
+    """Return what node.yml names. Raises NodeError, as tls.load does."""
+    given = wanted.tls if isinstance(wanted.tls, tls.TlsSources) else None
+    return Pems(
+        None if given is None else tls.load(given, reader, own, run),
+        None if wanted.dcs.tls is None else tls.load(wanted.dcs.tls, reader, None, run),
+    )
+
+
+def add_own(paths: Paths, wanted: Settings, member: Member, material: bytes | None, given: Pems, issue: Issue) -> Pems:
+    """Add what the cluster's own authority issues, where node.yml names no certificates.
+
+    Raises:
+        NodeError: when there is no key that the authority could follow from.
+    """
+    dcs = wanted.dcs
+    for_store = isinstance(dcs, Consul) and dcs.mode == "server" and dcs.tls is None
+    if wanted.tls == "off" or not (for_store or given.own is None):
+        return given
+    if material is None:
+        message = "is missing: the cluster's own authority follows from it; without TLS: write `tls: off`"
+        raise NodeError(wanted.document.problem(("secrets", "key"), message))
+    names: list[str] = []
+    if isinstance(dcs, Consul):
+        names += [f"server.{dcs.datacenter}.consul"] if for_store else []
+        names += [f"{part}{member.cluster}.service.consul" for part in ("", "*.") if dcs.register_service]
+    # Where node.yml names certificates of its own, this one is for Consul alone.
+    files = (paths.tls / "ca.pem", paths.tls / "node.pem", paths.tls / "node.key")
+    if given.own is not None:
+        files = (paths.consul_ca, paths.consul_certificate, paths.consul_key)
+    issued = issue(material, replace(member, dns=tuple(names)), tls.read_present(*files))
+    return Pems(given.own or issued, issued if for_store else given.dcs)
+
+
+def trusted_by_consul(pems: Pems, version: int) -> str | None:
+    """Return whom Consul's agent believes: its own peers, and this node's REST API, whose health it checks.
+
+    The two are one list to Consul, so from version 2 on the REST API stands there with its own certificate and not
+    with its authority, all of whose certificates would be let in as servers of Consul.
+    """
+    found = [pems.dcs.ca] if pems.dcs is not None else []
+    if pems.own is not None and (pems.dcs is None or pems.own.ca != pems.dcs.ca):
+        found.append(pems.own.ca if version == 1 or pems.own.certificate is None else pems.own.certificate)
+    return "".join(pem.strip() + "\n" for pem in found) or None

@@ -28,6 +28,7 @@ from foundry import (
     packer,
     recorded,
     run,
+    sandbox,
     stages,
     threads,
     tree,
@@ -83,7 +84,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
         "sealed disk": stages.output_digest(sealed.folder, golden.DISK),
         "name": name,
         "formats": ",".join(image.formats),
-        **stages.recipe(tree, recorded, sys.modules[__name__]),
+        **stages.recipe(tree, sandbox, recorded, sys.modules[__name__]),
     }
     decision = stages.decide(workspace, "images", inputs)
 
@@ -126,7 +127,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
 
 def program() -> dict[str, str]:
     """The digests of the code that makes an image."""
-    rooms = (apt, archive, base, deb, disk, epoch, ext4, golden, packer, recorded, tree, wheels)
+    rooms = (apt, archive, base, deb, disk, epoch, ext4, golden, packer, recorded, sandbox, tree, wheels)
     return stages.recipe(*rooms, sys.modules[__name__])
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from foundry import files, run, tree
+from foundry import files, tree
 from foundry.errors import CorruptArtifact
 
 MAY_DIFFER: Mapping[str, str] = {}
@@ -49,10 +49,9 @@ def of(disk: Path, scratch: Path) -> dict[str, File]:
     scratch.mkdir(parents=True)
     try:
         raw = tree.raw(disk, disk.suffix.lstrip("."), scratch / "disk.raw")
-        where = f"{raw}?offset={tree.root(raw).offset}"
-        inodes = _paths(where, scratch)
+        inodes = _paths(raw, scratch)
         contents = tree.dump(raw, "/", scratch / "files")
-        facts = _facts(where, sorted(set(inodes.values())), scratch)
+        facts = _facts(raw, sorted(set(inodes.values())), scratch)
         return {path: _file(facts[inode], contents / path.lstrip("/"), inode) for path, inode in inodes.items()}
     finally:
         shutil.rmtree(scratch)
@@ -72,26 +71,27 @@ def compare(old: Mapping[str, File], new: Mapping[str, File]) -> list[str]:
     return lines
 
 
-def _debugfs(where: str, commands: Sequence[str], scratch: Path) -> Iterator[tuple[str, list[str]]]:
+def _debugfs(disk: Path, commands: Sequence[str], scratch: Path) -> Iterator[tuple[str, list[str]]]:
     """Each command with the lines that it answered."""
     script = scratch / "commands"
     files.write(script, "\n".join(commands) + "\n")
-    answer = run.capture(["debugfs", "-f", script, where], name="listing")
+    answer = tree.debugfs(disk, ["-f", script], name="listing", readable=[script]).output
     # The first part is what debugfs says of itself.
     parts = re.split(r"^debugfs: (?=ls|stat)", answer, flags=re.MULTILINE)[1:]
     if len(parts) != len(commands):
-        raise CorruptArtifact(f"{where}: debugfs answered {len(parts)} of {len(commands)} commands")
+        raise CorruptArtifact(f"{disk}: debugfs answered {len(parts)} of {len(commands)} commands")
     for command, part in zip(commands, parts, strict=True):
         yield command, part.splitlines()[1:]
 
 
-def _paths(where: str, scratch: Path) -> dict[str, int]:
+def _paths(disk: Path, scratch: Path) -> dict[str, int]:
     """The inode of every path."""
     found, level = {"/": 2}, ["/"]
     while level:
         below = []
-        asked = [f'ls -p "{folder}"' for folder in level]
-        for folder, (_, lines) in zip(level, _debugfs(where, asked, scratch), strict=True):
+        # By number: what a name would say to debugfs is its maker's choice.
+        asked = [f"ls -p <{found[folder]}>" for folder in level]
+        for folder, (_, lines) in zip(level, _debugfs(disk, asked, scratch), strict=True):
             for entry in filter(None, map(_ENTRY.fullmatch, lines)):
                 if entry[1] == "0" or entry[3] in (".", ".."):
                     continue
@@ -103,9 +103,9 @@ def _paths(where: str, scratch: Path) -> dict[str, int]:
     return found
 
 
-def _facts(where: str, inodes: Sequence[int], scratch: Path) -> dict[int, str]:
+def _facts(disk: Path, inodes: Sequence[int], scratch: Path) -> dict[int, str]:
     asked = [f"stat <{inode}>" for inode in inodes]
-    answers = _debugfs(where, asked, scratch)
+    answers = _debugfs(disk, asked, scratch)
     return {inode: "\n".join(lines) for inode, (_, lines) in zip(inodes, answers, strict=True)}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry import files, listing, run
+from foundry import files, listing, run, tree
 from foundry.errors import CorruptArtifact
 
 STAT = """\
@@ -22,8 +22,8 @@ crtime: 0x6b016840:00000000 -- Sun Nov 22 12:00:00 2026
 Size of extra inode fields: 32
 {more}"""
 ANSWERS = {
-    'ls -p "/"': "/2/040755/0/0/.//\n/2/040755/0/0/..//\n/12/040755/0/0/etc//\n/13/020666/0/0/null//\n\n",
-    'ls -p "/etc"': "/12/040755/0/0/.//\n/2/040755/0/0/..//\n/14/100640/0/42/a b/3/\n/0/100640/0/42/gone/3/\n\n",
+    "ls -p <2>": "/2/040755/0/0/.//\n/2/040755/0/0/..//\n/12/040755/0/0/etc//\n/13/020666/0/0/null//\n\n",
+    "ls -p <12>": "/12/040755/0/0/.//\n/2/040755/0/0/..//\n/14/100640/0/42/a b/3/\n/0/100640/0/42/gone/3/\n\n",
     "stat <2>": STAT.format(inode=2, kind="directory", mode="0755", more="EXTENTS:\n(0):1\n"),
     "stat <12>": STAT.format(inode=12, kind="directory", mode="0755", more=""),
     "stat <13>": STAT.format(
@@ -35,16 +35,17 @@ ANSWERS = {
 }
 
 
-def answer(words: list[str | Path], **_: object) -> str:
-    asked = Path(words[2]).read_text().splitlines()
-    return "debugfs 1.47.0 (5-Feb-2023)\n" + "".join(f"debugfs: {line}\n{ANSWERS[line]}" for line in asked)
+def answer(disk: Path, words: list[str | Path], **_: object) -> run.Result:
+    asked = Path(words[1]).read_text().splitlines()
+    said = "debugfs 1.47.0 (5-Feb-2023)\n" + "".join(f"debugfs: {line}\n{ANSWERS[line]}" for line in asked)
+    return run.Result(("debugfs",), 0, said, None)
 
 
 def test_every_path_is_found_with_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "capture", answer)
-    inodes = listing._paths("disk", tmp_path)
+    monkeypatch.setattr(tree, "debugfs", answer)
+    inodes = listing._paths(Path("disk"), tmp_path)
     assert inodes == {"/": 2, "/etc": 12, "/null": 13, "/etc/a b": 14}
-    facts = listing._facts("disk", sorted(inodes.values()), tmp_path)
+    facts = listing._facts(Path("disk"), sorted(inodes.values()), tmp_path)
     files.write(tmp_path / "files/etc/a b", "abc")
     found = {path: listing._file(facts[n], tmp_path / "files" / path.lstrip("/"), n) for path, n in inodes.items()}
     digest = files.sha256_text("abc")
@@ -54,9 +55,10 @@ def test_every_path_is_found_with_its_facts(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_debugfs_that_stops_halfway_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "capture", lambda *a, **k: 'debugfs 1.47.0\ndebugfs: ls -p "/"\n')
+    said = run.Result(("debugfs",), 0, "debugfs 1.47.0\ndebugfs: ls -p <2>\n", None)
+    monkeypatch.setattr(tree, "debugfs", lambda *a, **k: said)
     with pytest.raises(CorruptArtifact, match="answered 1 of 2"):
-        listing._facts("disk", [2, 12], tmp_path)
+        listing._facts(Path("disk"), [2, 12], tmp_path)
 
 
 PLAIN = listing.File("regular", "0644", "0:0", "1", 1, "", "x")

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import archive, deb, files, log, packer, run, stages, threads
+from foundry import archive, deb, files, log, packer, run, sandbox, stages, threads
 from foundry.base import Base
 from foundry.config import Config, Image
 from foundry.machine import kvm
@@ -87,7 +87,8 @@ def build(config: Config, image: Image, base: Base, debs: deb.Debs, workspace: W
     def act(scratch: Path) -> None:
         files.need_space(workspace.build, 3_000_000_000, "packer")
         work = scratch / "work"
-        work.mkdir()
+        work.mkdir(mode=0o700)
+        (work / "empty").mkdir()
         repository = _repository_disk(debs, image.suite, workspace, work)
         key, credentials = _keys(work)
         accelerator = kvm.accelerator(config.build.accelerator, base.kernel, base.initrd, workspace)
@@ -107,6 +108,8 @@ def build(config: Config, image: Image, base: Base, debs: deb.Debs, workspace: W
             "scripts": str(workspace.packer / "scripts"),
             "output": str(work / "output"),
             "console": str(console),
+            "user": f"{sandbox.USER}:{sandbox.USER}",
+            "empty": str(work / "empty"),
             "accelerator": "kvm" if accelerator == "kvm" else "tcg,thread=multi",
             # la57 (five-level paging) costs an emulated guest three seconds of page walks at boot.
             "cpu": "host" if accelerator == "kvm" else "max,-la57",

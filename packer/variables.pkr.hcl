@@ -63,6 +63,16 @@ variable "console" {
   description = "The file that the guest's serial console is written to."
 }
 
+variable "user" {
+  type        = string
+  description = "Whom QEMU runs as once it has opened its files, as UID:GID."
+}
+
+variable "empty" {
+  type        = string
+  description = "A folder with nothing in it: what QEMU sees of the host's files from then on."
+}
+
 variable "accelerator" {
   type        = string
   description = "QEMU's -accel argument: kvm, or tcg,thread=multi."

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from foundry import files, log, run
+from foundry import files, log, run, sandbox
 from foundry.errors import FoundryError
 from foundry.workspace import HOST_BOOT_ID, KVM_DEVICE, Workspace
 
@@ -73,7 +74,12 @@ def _boot(qemu: Path, kernel: Path, initrd: Path | None, timeout: float) -> Prob
             booted.set()
             ended.set()
 
-    with run.Process([str(w) for w in words], name="kvm-probe", on_line=read) as process:
+    with (
+        tempfile.TemporaryDirectory(prefix=files.own_prefix()) as empty,
+        run.Process(
+            sandbox.leashed([*map(str, words), *sandbox.qemu(Path(empty))]), name="kvm-probe", on_line=read
+        ) as process,
+    ):
         process.follow(then=ended.set)
         ended.wait(timeout)
         code = process.poll()

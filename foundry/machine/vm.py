@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from foundry import files, run
+from foundry import files, run, sandbox, tree
 from foundry.errors import GuestError, ToolMissing
 from foundry.machine import Spec, seed, sockets, wait
 from foundry.machine.qmp import Monitor
@@ -68,7 +68,7 @@ class VirtualMachine:
         self._sockets = self._sockets or sockets.make(self.folder)
         words = self._command(iso)
         self._since = time.monotonic()
-        self._process = Process(words, name=f"qemu-{self.spec.name}")
+        self._process = Process(sandbox.leashed(words), name=f"qemu-{self.spec.name}")
         self._process.follow()
         port = self._forwarded_port()
         control = self._sockets / "ssh"
@@ -84,10 +84,12 @@ class VirtualMachine:
         if self.overlay.exists():
             return
         run.find("qemu-img", "qemu-utils")
-        words: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", self.spec.format]
-        words += ["-b", self.spec.image.resolve(), self.overlay]
+        size = tree.size(self.spec.image, self.spec.format, self.folder)
         if self.spec.disk_gib:
-            words.append(f"{self.spec.disk_gib}G")
+            size = self.spec.disk_gib * 2**30
+        # -u: this qemu-img has all rights, and does not open an image that may be anybody's.
+        words: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", self.spec.format]
+        words += ["-u", "-b", self.spec.image.resolve(), self.overlay, str(size)]
         run.run(words, name=f"overlay-{self.spec.name}", what=f"{self.spec.name}: qemu-img")
 
     def _command(self, iso: Path) -> list[str]:
@@ -104,7 +106,9 @@ class VirtualMachine:
             "-vga",
             "std",
         ]
-        words += ["-sandbox", "on", "-machine", "pc", "-m", str(spec.memory_mib), "-smp", str(spec.cpus)]
+        # A machine that is online asks for names, as the host's resolv.conf says.
+        words += sandbox.qemu(None if spec.online else self.folder / "empty")
+        words += ["-machine", "pc", "-m", str(spec.memory_mib), "-smp", str(spec.cpus)]
         # 5-level paging costs an emulated machine seconds and gives it nothing.
         tcg = ["-accel", "tcg,thread=multi", "-cpu", "max,-la57"]
         words += ["-accel", "kvm", "-cpu", "host"] if spec.accelerator == "kvm" else tcg
@@ -127,7 +131,11 @@ class VirtualMachine:
         return self._sockets / "qmp"
 
     def _disk(self) -> dict[str, object]:
-        backing = {"driver": "file", "filename": str(self.spec.image.resolve()), "read-only": True}
+        file = {"driver": "file", "filename": str(self.spec.image.resolve()), "read-only": True}
+        backing: dict[str, object] = {"driver": self.spec.format, "read-only": True, "file": file}
+        if self.spec.format == "qcow2":
+            # Whatever the image names as its own.
+            backing["backing"] = None
         return {
             "driver": "qcow2",
             "node-name": "disk",
@@ -135,7 +143,7 @@ class VirtualMachine:
             "file": {"driver": "file", "filename": str(self.overlay.resolve()), "cache": {"no-flush": True}},
             "cache": {"no-flush": True},
             "discard": "unmap",
-            "backing": {"driver": self.spec.format, "read-only": True, "file": backing},
+            "backing": backing,
         }
 
     def _flash(self) -> list[str]:

@@ -26,7 +26,8 @@ class Spec:
     of the disk that the guest sees, in GiB; None leaves the image's. firmware, accelerator: of virtual machines only.
     online: whether the guest may reach what the host reaches. network, nics: a network that machines share, and their
     cards on it; a container without one gets its own, with one card that has the MAC of the seed's address, a virtual
-    machine gets QEMU's.
+    machine gets QEMU's. tmpfs: file systems in memory, as systemd-nspawn(1) has them, of a container, whose own root
+    may mount nothing.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Spec:
     online: bool = False
     network: Network | None = None
     nics: tuple[Nic, ...] = ()
+    tmpfs: tuple[str, ...] = ()
 
 
 class Machine(Protocol):

@@ -16,7 +16,7 @@ from typing import Self
 
 from foundry import files, run, tree
 from foundry.errors import GuestError
-from foundry.machine import Spec, cgroups, inotify, seed, sockets, wait
+from foundry.machine import Spec, cgroups, inotify, no_user_namespaces, seed, sockets, wait
 from foundry.machine.netns import Network, Nic
 from foundry.machine.ssh import Connection
 from foundry.run import Process, Result
@@ -25,9 +25,12 @@ from foundry.workspace import Workspace
 DEFAULT_MAC = "52:54:00:50:47:01"
 SEED = "var/lib/cloud/seed/nocloud"
 # Relative to the machine's folder: a mount option cannot hold a comma or a colon, which the folder's path may have.
+NEVER = ("CAP_SYS_ADMIN", "CAP_MKNOD", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_LINUX_IMMUTABLE", "CAP_LEASE")
+"""What systemd-nspawn would leave to the guest's root, and nothing in an image needs: with the first a guest mounts a
+/proc or a control group in which it tells the host's kernel what to run, with the second it reads the host's disks."""
 _START = """
-mount -o "loop,ro,noload,offset=$1" "$2" lower
-mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work root
+mount -o "loop,ro,noload,nodev,nosuid,offset=$1" "$2" lower
+mount -t overlay overlay -o nodev,lowerdir=lower,upperdir=upper,workdir=work root
 # From within the namespace, so that /sys shows its cards and not the host's.
 space=$3
 shift 3
@@ -96,6 +99,7 @@ class Container:
 
     def _nspawn(self) -> list[str]:
         return [
+            *(sys.executable, "-I", no_user_namespaces.__file__),
             "systemd-nspawn",
             "--quiet",
             "--register=no",
@@ -105,11 +109,15 @@ class Container:
             f"--machine={self.spec.name}",
             # The guest sets its own addresses, as on any machine.
             "--capability=CAP_NET_ADMIN",
+            # Debian's systemd wants it, and may no longer mount anything itself.
+            "--tmpfs=/run/lock:mode=1777,size=5M",
+            f"--drop-capability={','.join(NEVER)}",
             "--settings=no",
             "--link-journal=no",
             "--resolv-conf=off",
             "--timezone=off",
             "--console=read-only",
+            *(f"--tmpfs={place}" for place in self.spec.tmpfs),
         ]
 
     def _write_seed(self) -> None:
@@ -240,14 +248,17 @@ def _folder(upper: Path, name: str) -> None:
 
 
 def raw_disk(spec: Spec, workspace: Workspace) -> Path:
-    """The image as a raw disk, made once for all machines that boot these bytes."""
+    """The image as a raw disk, made once for all machines that boot these bytes, and whole: this host mounts it."""
     if spec.format == "raw":
-        return spec.image.resolve()
+        disk = spec.image.resolve()
+        tree.check(disk)
+        return disk
     facts = spec.image.stat()
     key = files.sha256_text(f"{spec.image.resolve()} {facts.st_size} {facts.st_mtime_ns} {facts.st_ino}")[:16]
     store = workspace.stage("raw")
     disk = store / key / "disk.raw"
     store.mkdir(parents=True, exist_ok=True)
+    store.chmod(0o700)
     # Two labs at once would each replace the other's, between its making and its mounting.
     with (store / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -255,5 +266,5 @@ def raw_disk(spec: Spec, workspace: Workspace) -> Path:
             for half_made in store.glob(".*.*"):
                 shutil.rmtree(half_made, ignore_errors=True)
             with files.whole_folder(store / key) as scratch:
-                tree.raw(spec.image, spec.format, scratch / "disk.raw")
+                tree.check(tree.raw(spec.image, spec.format, scratch / "disk.raw"))
     return disk

@@ -14,10 +14,7 @@ from tests.cluster.conftest import Clusters
 from tests.cluster.trial import SQL, trial
 
 DATA = "/var/lib/postgresql"
-SMALL = [
-    f"mountpoint -q {DATA} || mount -t tmpfs -o size=400M,mode=0755,uid=postgres,gid=postgres tmpfs {DATA}",
-    f"install -d -o postgres -g postgres {DATA}/15",
-]
+SMALL = [f"mountpoint -q {DATA} && install -d -o postgres -g postgres {DATA} {DATA}/15"]
 
 
 class SmallDisks(Cluster):
@@ -27,7 +24,8 @@ class SmallDisks(Cluster):
         found = super().spec(node, **more)
         user: dict[str, Any] = yaml.safe_load(seed.documents(found.seed)["user-data"])
         text = "#cloud-config\n" + yaml.safe_dump({**user, "bootcmd": SMALL})
-        return replace(found, seed=replace(found.seed, user_data=text))
+        small = (f"{DATA}:size=400M,mode=0755",)
+        return replace(found, seed=replace(found.seed, user_data=text), tmpfs=small)
 
 
 def test_the_leader_s_disk_is_full(clusters: Clusters) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from foundry.machine import MAKERS, Spec, container, netns, pass_socket
+from foundry import run
+from foundry.machine import MAKERS, Spec, container, netns, no_user_namespaces, pass_socket
 from foundry.machine.container import SEED, Container
 from foundry.machine.netns import Network, Nic
 from foundry.machine.seed import NodeSeed
@@ -121,6 +124,8 @@ def test_a_raw_disk_is_made_once_and_half_made_ones_go(monkeypatch: pytest.Monke
         return target
 
     monkeypatch.setattr(container.tree, "raw", raw)
+    checked: list[Path] = []
+    monkeypatch.setattr(container.tree, "check", checked.append)
     workspace = Workspace(tmp_path, tmp_path / "build", "t")
     (workspace.stage("raw") / ".0123.abc").mkdir(parents=True)
     wanted = replace(spec(tmp_path), format="qcow2")
@@ -128,7 +133,40 @@ def test_a_raw_disk_is_made_once_and_half_made_ones_go(monkeypatch: pytest.Monke
     disk = container.raw_disk(wanted, workspace)
     assert container.raw_disk(wanted, workspace) == disk
     assert disk.exists()
-    assert len(made) == 1
+    assert made == checked and len(made) == 1, "the host's kernel mounts it"
+    assert workspace.stage("raw").stat().st_mode & 0o777 == 0o700
     assert sorted(p.name for p in workspace.stage("raw").iterdir()) == sorted([disk.parent.name, "lock"])
     wanted.image.write_text("another", encoding="utf-8")
     assert container.raw_disk(wanted, workspace) != disk
+
+
+def test_what_root_of_a_container_is_left(words: list[str], tmp_path: Path) -> None:
+    machine = Container(spec(tmp_path, tmpfs=("/var/x:size=1M",)), Workspace(tmp_path, tmp_path / "build", "t"))
+    said = machine._nspawn()
+    assert said[2] == no_user_namespaces.__file__
+    (dropped,) = [word for word in said if word.startswith("--drop-capability=")]
+    assert {"CAP_SYS_ADMIN", "CAP_MKNOD"} <= set(dropped.partition("=")[2].split(","))
+    assert "--tmpfs=/var/x:size=1M" in said
+    for mounted in container._START.splitlines()[1:3]:
+        assert "nodev" in mounted, "devices in an image are nobody's"
+
+
+@pytest.mark.real_process
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set a filter and keep its rights")
+def test_no_user_namespace_by_any_way() -> None:
+    tried = """
+import ctypes, os
+call = ctypes.CDLL(None, use_errno=True).syscall
+def said(*words):
+    found = call(*words)
+    if found == 0 and os.getpid() != own:
+        os._exit(0)
+    return found if found < 0 else "GOT IN", ctypes.get_errno()
+own = os.getpid()
+print(said(272, 0x10000000), said(56, 0x10020011, 0, 0, 0, 0), said(435, 0, 0), said(0x40000000 | 272, 0))
+print(os.fork() >= 0 and "forks")
+"""
+    words = [sys.executable, "-I", no_user_namespaces.__file__, sys.executable, "-c", tried]
+    out = run.capture(words).splitlines()
+    assert out[0] == "(-1, 1) (-1, 1) (-1, 38) (-1, 38)"
+    assert out[1] == "forks"

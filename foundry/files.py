@@ -66,11 +66,16 @@ def write_json(path: Path, value: Any) -> None:
     write(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+LARGEST_JSON = 64 * 2**20
+
+
 def read_json(path: Path) -> Any:
-    """The value of a JSON file; None where there is no such file or it is not JSON."""
+    """The value of a JSON file; None where there is no such file, or it is not JSON that anybody would write."""
     try:
+        if not path.is_file() or path.stat().st_size > LARGEST_JSON:
+            return None
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
 
 

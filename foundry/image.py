@@ -6,6 +6,7 @@ The manifest binds each file's sha256 to every input: packages with version and 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from foundry.workspace import Workspace
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~%-]{0,249}")
 TOOLS = {
     "qemu-img": ["qemu-img", "--version"],
     "qemu-system-x86_64": ["qemu-system-x86_64", "--version"],
@@ -132,11 +134,22 @@ def program() -> dict[str, str]:
 
 
 def load(folder: Path) -> Release:
-    """The release in a folder. Raises ConfigError where there is none."""
+    """The release in a folder, which may be anybody's. Raises ConfigError where there is none."""
     manifest = files.read_json(folder / MANIFEST)
     if not manifest:
         raise ConfigError(f"{folder} holds no image with a manifest", hint="`./inv build-image` makes one")
+    rows = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(rows, list) or not rows or not all(_is_file(row) for row in rows):
+        raise ConfigError(f"{folder / MANIFEST}: what it lists as files are no names and digests of files beside it")
     return Release(folder, manifest)
+
+
+def _is_file(row: object) -> bool:
+    """Whether a row of a manifest names a file that can only lie beside it."""
+    if not isinstance(row, dict):
+        return False
+    name, digest = row.get("name"), row.get("sha256")
+    return bool(isinstance(name, str) and _NAME.fullmatch(name) and isinstance(digest, str))
 
 
 def newest(workspace: Workspace, name: str) -> Release:

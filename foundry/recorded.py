@@ -159,9 +159,11 @@ def load(path: Path, image: str, overrides: Iterable[Setting], workspace: Worksp
     """
     path = path / "manifest.json" if path.is_dir() else path
     try:
+        if path.stat().st_size > files.LARGEST_JSON or not path.is_file():
+            raise ValueError
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise ConfigError(f"--from {path}: cannot be read: {reason}", hint=_WANTED) from error
     if not isinstance(value, dict) or "inputs" not in value or "configuration" not in value:

@@ -24,6 +24,8 @@ FORMATS = ("qcow2", "raw")
 LARGEST = 2**40
 """Bytes of a disk, as its machine sees it; more is a trap, or nothing that a database node boots from."""
 MAX_LINKS = 40  # path_resolution(7)
+LARGEST_FILE = 2**32
+"""Bytes of a file in an image. A file of which most is a hole takes no room there, and all of it here."""
 _ROOT_TYPES = {
     "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709",  # root, x86-64, as the Discoverable Partitions Specification says
     "0FC63DAF-8483-4772-8E79-3D69D8477DE4",  # Linux file system
@@ -138,12 +140,12 @@ def partitions(disk: Path) -> list[Partition]:
             said = sandbox.run_in(
                 ["sfdisk", "--json", seen], name="tree-sfdisk", readable=[seen], what=f"{disk.name}: sfdisk"
             )
-        table = json.loads(said.output)
-        unit = int(table["partitiontable"].get("sectorsize", SECTOR))
-        rows = table["partitiontable"]["partitions"]
+        table = json.loads(said.output)["partitiontable"]
+        unit = int(table.get("sectorsize", SECTOR))
+        rows = enumerate(table["partitions"], 1)
+        return [Partition(n, r["start"] * unit, r["size"] * unit, r["type"].upper()) for n, r in rows]
     except (ValueError, KeyError) as error:
         raise CorruptArtifact(f"{disk.name} has no partition table that can be read: {error}") from error
-    return [Partition(n, r["start"] * unit, r["size"] * unit, r["type"].upper()) for n, r in enumerate(rows, 1)]
 
 
 def root(disk: Path) -> Partition:
@@ -189,14 +191,14 @@ def debugfs(disk: Path, words: list[str | Path], **lent: Any) -> run.Result:
         return sandbox.run_in(["debugfs", *words, where], readable=readable, **lent)
 
 
-def dump(disk: Path, source: str, target: Path) -> Path:
+def dump(disk: Path, source: str, target: Path, *, largest: int = LARGEST_FILE) -> Path:
     """Copy the folder source of the root file system on a raw disk into the folder target, and return target.
 
     Modes, times and symbolic links are kept, owners are not; devices and sockets are left out. Nobody but root gets
-    into target: a program in there may be setuid. Raises CorruptArtifact when something cannot be read.
+    into target: a program in there may be setuid. largest: bytes of a file. Raises CorruptArtifact when something
+    cannot be read, CommandFailed for a file that is larger.
     """
     target.mkdir(parents=True, exist_ok=True)
-    part = root(disk)
     try:
         result = debugfs(
             disk,
@@ -204,7 +206,7 @@ def dump(disk: Path, source: str, target: Path) -> Path:
             name="tree-debugfs",
             writable=[target],
             what=f"{disk.name}: debugfs",
-            largest=part.size,
+            largest=largest,
         )
     finally:
         # The root of an image brings its own mode.
@@ -245,6 +247,35 @@ def inside(root: Path, name: str) -> Path | None:
         at = root if target.startswith("/") else at
         left = target.split("/") + left
     return at
+
+
+def confine(root: Path) -> None:
+    """Let every symbolic link below root lead to where the image has it, so that whoever reads it stays below root.
+
+    As they are, absolute links and many `..` lead to files of this host. What leads nowhere in the image is removed,
+    but for links to nothing below root, and those to /dev/null, which mask units.
+    """
+    root = root.resolve()
+    links = [Path(at, name) for at, dirs, names in os.walk(root) for name in (*dirs, *names)]
+    for link in filter(Path.is_symlink, links):
+        goal = inside(root, str(link.relative_to(root)))
+        if goal is not None:
+            text = os.path.relpath(goal, link.parent)
+        elif str(link.readlink()) == "/dev/null" or _leads_below(root, link):
+            continue
+        else:
+            text = ""
+        link.unlink()
+        if text:
+            link.symlink_to(text)
+
+
+def _leads_below(root: Path, link: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):
+        # Round and round; Python 3.13 says OSError.
+        return False
 
 
 def boot_files(disk: Path, target: Path) -> tuple[Path, Path | None]:

@@ -182,7 +182,7 @@ class _Trial:
         recorded = recorded_digest(self.manifest, self.image)
         if recorded and recorded != before:
             raise CorruptArtifact(f"{self.image} is not what its manifest says", hint="build the image again")
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, mode=0o700)
         self.logs.mkdir(parents=True, exist_ok=True)
         accelerator = self._open_image()
         maker = MAKERS["vm"]
@@ -205,6 +205,7 @@ class _Trial:
         log.activity("reading the files of the image")
         disk = tree.raw(self.image, self.settings.format, self.folder / "disk.raw")
         tree.dump(disk, "/", self.pristine)
+        tree.confine(self.pristine)
         log.activity("searching the bytes of the disk for keys and passwords")
         self.residue = residue.search(disk, self.pristine)
         kernel, initrd = tree.boot_files(disk, self.folder / "boot")

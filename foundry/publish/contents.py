@@ -32,6 +32,7 @@ OWN_SUPPLIER = "Patroni Foundry developers"
 # Where else pip puts modules on Debian: what lies there belongs to no package.
 _STRAY = "usr/local/lib"
 _DUMPED = ("/var/lib/dpkg", "/usr/share/doc", f"/{VENV}", f"/{_STRAY}")
+_LARGEST = 2**28  # of the files that are read here, whole
 # Debian 12 on amd64, whatever this program itself runs on: PEP 508, "Environment Markers".
 _TARGET = {
     "implementation_name": "cpython",
@@ -104,7 +105,9 @@ def read(image: Path, manifest: Mapping[str, Any], scratch: Path) -> Contents:
             disk = tree.raw(image, image.suffix.lstrip("."), Path(folder) / "disk.raw")
         root = Path(folder) / "root"
         for name in _DUMPED:
-            tree.dump(disk, name, root / name.strip("/").rpartition("/")[0])
+            tree.dump(disk, name, root / name.strip("/").rpartition("/")[0], largest=_LARGEST)
+        # What a link leads to is published as the image's.
+        tree.confine(root)
         return found(root, manifest)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from foundry import run, sandbox, tree
-from foundry.errors import CommandFailed, CorruptArtifact
+from foundry import files, image, recorded, run, sandbox, tree
+from foundry.errors import CommandFailed, ConfigError, CorruptArtifact
+from foundry.workspace import Workspace
 from tests.unit.test_tree import START, TABLE
 
 pytestmark = pytest.mark.real_process
@@ -206,3 +207,70 @@ def test_raw_disks_are_read_by_nobody_else(tmp_path: Path) -> None:
     run.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"])
     assert tree.raw(image, "qcow2", tmp_path / "disk.raw").stat().st_mode & 0o777 == 0o600
     assert sorted(p.name for p in tmp_path.iterdir()) == ["disk.raw", "image.qcow2"]
+
+
+def test_no_link_of_an_image_leads_to_this_host(tmp_path: Path) -> None:
+    root, secret = tmp_path / "1/2/3/root", tmp_path / "secret"
+    secret.write_text(SECRET)
+    for folder in ("etc", "usr/bin", "a/b/c"):
+        (root / folder).mkdir(parents=True)
+    (root / "etc/release").write_text("of the image")
+    links = {
+        "etc/absolute": str(secret),
+        "etc/up": "../../../../../secret",
+        "etc/folder": str(tmp_path),
+        "a/b/c/top": "../../..",
+        "etc/through": "../a/b/c/top/../../../../secret",
+        "etc/round": "round",
+        "usr/good": "/etc/release",
+        "usr/bin/good": "../../../../../../../../../etc/release",
+        "etc/resolv.conf": "../run/systemd/resolve/stub-resolv.conf",
+        "etc/masked": "/dev/null",
+        "etc/none": "/usr/lib/nothing",
+    }
+    for name, goal in links.items():
+        (root / name).symlink_to(goal)
+    tree.confine(root)
+    for path in root.rglob("*"):
+        assert path.is_dir() or not path.exists() or path == root / "etc/masked" or SECRET not in path.read_text()
+    assert not (root / "etc/folder").exists() and not (root / "etc/through").exists()
+    assert (root / "usr/good").read_text() == (root / "usr/bin/good").read_text() == "of the image"
+    assert str((root / "etc/resolv.conf").readlink()).startswith("../run/systemd")
+    assert str((root / "etc/masked").readlink()) == "/dev/null"
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../etc/shadow", "/etc/shadow", "a/b", "", ".hidden", "-rf", "x" * 300, "a\nb", 7, None]
+)
+def test_a_manifest_names_nothing_but_files_beside_it(tmp_path: Path, name: object) -> None:
+    files.write_json(tmp_path / image.MANIFEST, {"files": [{"name": name, "sha256": "0" * 64}]})
+    with pytest.raises(ConfigError, match="beside it"):
+        image.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"files": 1}', '{"files": []}', '{"files": [1]}', "[1]", "\xff"])
+def test_a_manifest_that_is_none_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / image.MANIFEST).write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError):
+        image.load(tmp_path)
+
+
+def test_a_manifest_without_an_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / image.MANIFEST).symlink_to("/dev/zero")
+    with pytest.raises(ConfigError):
+        image.load(tmp_path)
+    with pytest.raises(ConfigError):
+        recorded.load(tmp_path, "", [], Workspace.at(tmp_path))
+    (tmp_path / image.MANIFEST).unlink()
+    with (tmp_path / image.MANIFEST).open("wb") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(ConfigError):
+        image.load(tmp_path)
+
+
+def test_a_file_that_claims_terabytes_fills_nothing(tmp_path: Path) -> None:
+    raw = disk_with(tmp_path, ["vmlinuz-1"])
+    run.run(["debugfs", "-w", "-R", "sif /boot/vmlinuz-1 size 3000000000", f"{raw}?offset={START}"])
+    with pytest.raises((CorruptArtifact, CommandFailed)):
+        tree.dump(raw, "/boot", tmp_path / "target", largest=10_000_000)
+    assert sum(p.stat().st_blocks * 512 for p in (tmp_path / "target").rglob("*")) < 20_000_000

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -274,3 +279,33 @@ def test_a_file_that_claims_terabytes_fills_nothing(tmp_path: Path) -> None:
     with pytest.raises((CorruptArtifact, CommandFailed)):
         tree.dump(raw, "/boot", tmp_path / "target", largest=10_000_000)
     assert sum(p.stat().st_blocks * 512 for p in (tmp_path / "target").rglob("*")) < 20_000_000
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
+def test_what_has_changed_its_user_ends_with_who_started_it() -> None:
+    """The kernel forgets the leash of such a process: QEMU went on for ever after a `kill -9` of this program."""
+    become = ["setpriv", f"--reuid={sandbox.USER}", f"--regid={sandbox.USER}", "--clear-groups", "--", "sleep", "6521"]
+    script = (
+        "import sys, time; from pathlib import Path; from foundry import run, sandbox\n"
+        f"with run.Process(sandbox.leashed({become!r}), name='x'): time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script]) as starter:
+        wait_for(lambda: sleepers() != [])
+        starter.kill()
+    wait_for(lambda: sleepers() == [])
+
+
+def sleepers() -> list[str]:
+    found = []
+    for words in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if words.read_bytes() == b"sleep\x006521\x00":
+                found.append(words.parent.name)
+    return found
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

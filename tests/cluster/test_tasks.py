@@ -237,7 +237,7 @@ def test_a_damaged_image(build: Path) -> None:
     image = build / "x.qcow2"
     image.write_bytes(b"QFI\xfb" + os.urandom(1 << 20))
     ended = inv(build, *UP, "--name", "bad", "--image", str(image), seconds=UP_SECONDS)
-    message = ended.refused(5, "x.qcow2: qemu-img convert", "log:")
+    message = ended.refused(6, "x.qcow2 cannot be opened", "log:")
     written = ROOT / message.partition("log:")[2].splitlines()[0].strip()
     assert written.is_relative_to(build / "failed/lab-bad/logs")
     assert written.is_file()

@@ -25,7 +25,8 @@ SECONDS = 900.0
 _MEMORY = 3 * 2**30
 _LARGEST_FILE = 2**40
 _OUTPUT = 256 * 2**20
-_PROCESSES = 256
+# Of all that runs as that user at once, a QEMU's threads included.
+_PROCESSES = 4096
 _LEFT_FREE = 2**30
 _LOOK_EVERY = 0.1
 _MERGED = ("bin", "sbin", "lib", "lib64")
@@ -112,10 +113,11 @@ def _words(words: Sequence[str | Path], readable: Sequence[Path], writable: Sequ
         shown += ["--bind", str(folder.resolve()), str(folder.absolute())]
     for path in readable:
         shown += ["--ro-bind", str(path.resolve()), str(path.absolute())]
-    bounds = [f"--as={_MEMORY}", f"--fsize={largest}", f"--nproc={_PROCESSES}", "--core=0"]
+    bounds = [f"--as={_MEMORY}", f"--fsize={largest}", "--core=0"]
     rights = ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
     if root():
         rights += [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+        bounds.append(f"--nproc={_PROCESSES}")
     else:
         shown.append("--unshare-user")
         rights = ["setpriv", "--no-new-privs"]

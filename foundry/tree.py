@@ -195,8 +195,8 @@ def dump(disk: Path, source: str, target: Path, *, largest: int = LARGEST_FILE) 
     """Copy the folder source of the root file system on a raw disk into the folder target, and return target.
 
     Modes, times and symbolic links are kept, owners are not; devices and sockets are left out. Nobody but root gets
-    into target: a program in there may be setuid. largest: bytes of a file. Raises CorruptArtifact when something
-    cannot be read, CommandFailed for a file that is larger.
+    into target, whatever mode its files bring. largest: bytes of a file. Raises CorruptArtifact when something cannot
+    be read, CommandFailed for a file that is larger.
     """
     target.mkdir(parents=True, exist_ok=True)
     try:

@@ -40,9 +40,7 @@ def test_only_what_is_lent_for_writing_is_written(tmp_path: Path) -> None:
     out.mkdir()
     lent.write_text("a disk")
     shell(f"echo 1 >{out}/a; echo 2 >{lent}; echo 3 >{tmp_path}/b; echo 4 >/usr/c", readable=[lent], writable=[out])
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["lent", "a"] or sorted(
-        p.name for p in tmp_path.rglob("*") if p.is_file()
-    ) == ["a", "lent"]
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a", "lent"]
     assert lent.read_text() == "a disk"
     assert out.stat().st_mode & 0o777 == 0o700
 
@@ -147,7 +145,7 @@ def test_links_of_an_image_are_not_followed_to_this_host(tmp_path: Path) -> None
         tree.boot_files(raw, tmp_path / "target")
 
 
-def test_programs_of_an_image_are_in_a_folder_of_roots(tmp_path: Path) -> None:
+def test_files_of_an_image_are_in_a_folder_of_roots_whatever_their_modes(tmp_path: Path) -> None:
     raw = disk_with(tmp_path, ["vmlinuz-1"])
     run.run(["debugfs", "-w", "-R", "sif /boot/vmlinuz-1 mode 0104755", f"{raw}?offset={START}"])
     target = tree.dump(raw, "/", tmp_path / "target")

@@ -1,17 +1,33 @@
-"""OpenPGP by Debian's own gpg and gpgv: keys, signatures, and whether they hold."""
+"""OpenPGP by Debian's own gpg: keys, signatures, and whether they hold."""
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from foundry import files, run
 from foundry.errors import CommandFailed, ConfigError, FoundryError
 
 _QUIET = ("--batch", "--yes", "--no-tty")
 _UNLOCKED = ("--pinentry-mode", "loopback", "--passphrase", "")
+
+Standing = Literal["good", "expired", "revoked"]
+"""How a key stands now that has signed something."""
+
+_WHY: dict[Standing, str] = {"good": "holds", "expired": "has expired", "revoked": "was revoked"}
+# GnuPG's doc/DETAILS: exactly one of these comes with each signature, BADSIG and ERRSIG among the others.
+_STANDINGS: dict[str, Standing] = {
+    "GOODSIG": "good",
+    "EXPKEYSIG": "expired",
+    "REVKEYSIG": "revoked",
+}
+# RFC 4880, section 9.4: SHA-256, SHA-384, SHA-512, SHA-224.
+_STRONG = {"8", "9", "10", "11"}
 
 
 class BadSignature(FoundryError):
@@ -52,7 +68,8 @@ class Key:
 
     def _sign(self, *words: str) -> None:
         run.run(
-            [*self.command, "--local-user", self.fingerprint, *words],
+            # Of a log each entry has to hold for ever, whatever the user's own gpg.conf says.
+            [*self.command, "--default-sig-expire", "0", "--local-user", self.fingerprint, *words],
             name="gpg-sign",
             what=f"signing with {self.fingerprint[-16:]}",
             hint="is the key there, its smartcard in, its passphrase known to gpg-agent? try: gpg --list-secret-keys",
@@ -115,39 +132,133 @@ def only_key(command: Sequence[str], name: str | None = None) -> Key:
 
 
 def keyring(public: Path, scratch: Path) -> Path:
-    """A public key as gpgv takes it, whether it was armored or not. Raises ConfigError for what is none."""
+    """A public key as gpgv takes it, whether it was armored or not. Raises ConfigError for what is not one key."""
     data = public.read_bytes() if public.is_file() else b""
+    target = public
     if data.startswith(b"-----BEGIN PGP PUBLIC KEY"):
         target = scratch / "keyring.gpg"
         run.run(["gpg", *_QUIET, "--homedir", scratch, "--output", target, "--dearmor", public], name="dearmor")
-        return target
-    if not data or not data[0] & 0x80:
+    elif not data or not data[0] & 0x80:
         raise ConfigError(f"{public} is no OpenPGP public key", hint="gpg --export --armor FINGERPRINT makes one")
-    return public
+    count = len(_primaries(target))
+    if count != 1:
+        # Who holds either could sign in the other's name, and what was seen before is remembered of one.
+        raise ConfigError(
+            f"{public} holds {count or 'no'} OpenPGP keys, where one is needed: the publisher's",
+            hint="gpg --export --armor FINGERPRINT > FILE writes one (with its subkeys)",
+        )
+    return target
+
+
+def primary(keys: Path) -> str:
+    """The fingerprint of the primary key in a keyring as keyring() gives it."""
+    return _primaries(keys)[0]
+
+
+def _primaries(path: Path) -> list[str]:
+    with _reading() as words:
+        listing = run.run([*words, "--with-colons", "--show-keys", path], name="gpg-list", check=False).output
+    rows = [line.split(":") for line in listing.splitlines()]
+    return [after[9] for row, after in itertools.pairwise(rows) if row[0] == "pub" and after[0] == "fpr"]
+
+
+def merged(keys: Path, others: Iterable[bytes], scratch: Path) -> Path:
+    """The key of a keyring with what others, which may be anything, add to that very key; returns a new keyring.
+
+    What is added is what the primary key itself has signed: subkeys, dates of expiry, revocations.
+    """
+    wanted = primary(keys)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="merge.") as folder, _reading() as words:
+        run.run([*words, "--import", keys], name="gpg-import")
+        for number, data in enumerate(others):
+            source = Path(folder) / str(number)
+            source.write_bytes(data)
+            options = ["--import-options", "merge-only,import-minimal"]
+            run.run([*words, *options, "--import", source], name="gpg-import", check=False)
+        target = Path(folder).with_suffix(".gpg")
+        run.run([*words, "--output", target, "--export", wanted], name="gpg-export")
+    return target
+
+
+def armored(keys: Path) -> str:
+    """The key of a keyring, as people pass it on."""
+    with _reading() as words:
+        run.run([*words, "--import", keys], name="gpg-import")
+        return run.capture([*words, "--armor", "--export"], name="gpg-export") + "\n"
 
 
 def opened(path: Path, keys: Path, scratch: Path) -> str:
-    """The text of a clear-signed file, once gpgv accepts its signature. Raises BadSignature.
+    """The text of a clear-signed file, once its signature holds: now, by this key. Raises BadSignature.
 
     keys: a keyring as keyring() gives it.
     """
+    text, standing = signed_once(path, keys, scratch)
+    _refuse(path.name, standing)
+    return text
+
+
+def signed_once(path: Path, keys: Path, scratch: Path) -> tuple[str, Standing]:
+    """What opened() returns, and how the key stands that has signed it. Raises BadSignature where it never signed.
+
+    A signature by a key that has expired or was revoked since proves nothing: ask for it only where something else
+    that is signed by a key that holds vouches for the text, or to say what is wrong.
+    """
+    # The other kinds of signed messages may be compressed, to any size.
+    with path.open("rb") as stream:
+        if not stream.read(64).startswith(b"-----BEGIN PGP SIGNED MESSAGE-----"):
+            raise BadSignature(f"{path.name}: its signature does not hold: it is no clear-signed text")
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".open.") as folder:
         text = Path(folder) / "text"
-        _verify(path.name, [*_gpgv(keys), "--output", str(text), str(path)])
-        return text.read_text(encoding="utf-8")
+        standing = _verify(path.name, ["--output", str(text), "--verify", str(path)], keys)
+        return text.read_text(encoding="utf-8"), standing
 
 
-def check(path: Path, signature: Path, keys: Path) -> None:
-    """Accept a file's detached signature, or raise BadSignature."""
-    _verify(path.name, [*_gpgv(keys), str(signature), str(path)])
+def check(path: Path, signature: Path, keys: Path, *, once: bool = False) -> None:
+    """Accept a file's detached signature, or raise BadSignature. once: see signed_once()."""
+    standing = _verify(path.name, ["--verify", str(signature), str(path)], keys)
+    if not once:
+        _refuse(path.name, standing)
 
 
-def _gpgv(keys: Path) -> list[str]:
-    # gpgv looks for a relative name in the user's own gpg folder.
-    return ["gpgv", "--keyring", str(keys.resolve())]
+def _refuse(name: str, standing: Standing) -> None:
+    if standing != "good":
+        raise lapsed(name, standing)
 
 
-def _verify(name: str, words: list[str]) -> None:
-    answer = run.run(words, name="gpgv", check=False)
-    if answer.returncode != 0:
-        raise BadSignature(f"{name}: its signature does not hold", details=answer.output, log=answer.log)
+def lapsed(name: str, standing: Standing) -> BadSignature:
+    """The error for what a key has signed that no longer holds."""
+    return BadSignature(
+        f"{name}: its signature does not hold: the key that has made it {_WHY[standing]}",
+        hint="is there a newer copy of the key, or of this? its publisher signs anew by `./inv renew-store`",
+    )
+
+
+@contextmanager
+def _reading() -> Iterator[list[str]]:
+    """gpg with an empty home, and nothing of the user's own settings and keys."""
+    with tempfile.TemporaryDirectory(prefix=files.own_prefix()) as home:
+        yield ["gpg", "--homedir", home, "--no-options", "--no-autostart", *_QUIET]
+
+
+def _verify(name: str, words: Sequence[str], keys: Path) -> Standing:
+    """Raise BadSignature unless there is one signature, and it is one of the key's."""
+    with _reading() as gpg, tempfile.NamedTemporaryFile(prefix=files.own_prefix()) as status:
+        # A status of its own: gpg's exit code is 0 for what a revoked key has signed, and names in keys may look
+        # like a status among the rest of what it says. The path is absolute, since gpg looks for others in its home.
+        ring = ["--no-default-keyring", "--keyring", str(keys.resolve()), "--trust-model", "always", "--lock-never"]
+        options = [*ring, "--no-auto-check-trustdb", "--no-auto-key-retrieve", "--status-file", status.name]
+        answer = run.run([*gpg, *options, *words], name="gpg-verify", check=False)
+        said = [line.split()[1:] for line in Path(status.name).read_text("utf-8", "replace").splitlines()]
+    names = [row[0] for row in said if row]
+    valid = [row for row in said if row and row[0] == "VALIDSIG"]
+    standings = [_STANDINGS[name] for name in names if name in _STANDINGS]
+    problem = ""
+    if "EXPSIG" in names:
+        problem = "it has expired by itself"
+    elif answer.returncode or len(valid) != 1 or len(standings) != 1 or names.count("NEWSIG") != 1:
+        problem = "it is not signed once, by this key, as it is now"
+    elif valid[0][8] not in _STRONG:
+        problem = "its digest is a weak one, such as MD5 or SHA-1"
+    if problem:
+        raise BadSignature(f"{name}: its signature does not hold: {problem}", details=answer.output, log=answer.log)
+    return standings[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,30 +14,9 @@ from foundry.errors import CommandFailed, ConfigError
 from foundry.gpg import BadSignature
 from foundry.publish import signing
 from foundry.workspace import Workspace
+from tests.unit.publish.gpg_home import USER, Home
 
 pytestmark = pytest.mark.real_process
-
-USER = "Release <release@example.org>"
-
-
-class Home:
-    """A user's own folder of gpg, with an agent that ends with the test."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(mode=0o700)
-
-    def gpg(self, *words: str, secret: str = "") -> str:
-        unlocked = ("--batch", "--pinentry-mode", "loopback", "--passphrase", secret)
-        ended = subprocess.run(
-            ["gpg", "--homedir", str(self.folder), *unlocked, *words], capture_output=True, text=True, check=True
-        )
-        return ended.stdout
-
-    def key(self, user: str = USER, secret: str = "") -> str:
-        self.gpg("--quick-gen-key", user, "ed25519", "sign", "never", secret=secret)
-        rows = self.gpg("--with-colons", "--list-keys", user).splitlines()
-        return next(row.split(":")[9] for row in rows if row.startswith("fpr"))
 
 
 @pytest.fixture
@@ -46,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     # Short: the agent's socket lies in it.
     found = Home(tmp_path_factory.mktemp("g") / "h")
     yield found
-    subprocess.run(["gpgconf", "--homedir", str(found.folder), "--kill", "all"], check=True)
+    found.end()
 
 
 @pytest.fixture

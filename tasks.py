@@ -9,7 +9,7 @@ from invoke.tasks import task
 
 from task_parts import SET_HELP, WORKSPACE, TakesWords, configuration, given, overrides, session, show
 from tasks_cluster import cluster_down, cluster_logs, cluster_psql, cluster_ssh, cluster_status, cluster_up  # noqa: F401
-from tasks_publish import diff, promote, publish, releases, rollback, verify_release  # noqa: F401
+from tasks_publish import diff, promote, publish, releases, renew_store, rollback, verify_release  # noqa: F401
 
 
 @task(

@@ -91,6 +91,27 @@ def rollback(c: Context, channel: str, image: str = "", to: str = "", set: list[
     show(act)
 
 
+@task(
+    auto_shortflags=False,
+    iterable=["set"],
+    help={
+        "to": TO_HELP,
+        "accept": "go on from what is there although another state of the store was seen before: its name, as the "
+        "error gives it",
+        "set": SET_HELP,
+    },
+)
+def renew_store(c: Context, to: str = "", accept: str = "", set: list[str] = []) -> None:
+    """Let a store's readers believe it for another publish.valid_days; nothing in it changes."""
+
+    def act() -> list[str]:
+        from foundry.publish import flow
+
+        return flow.renew(configuration(set), WORKSPACE, to=_store(to), accept=accept or None)
+
+    show(act)
+
+
 @task(auto_shortflags=False, iterable=["set"], help={"to": TO_HELP, "json": "print JSON", "set": SET_HELP})
 def releases(c: Context, to: str = "", json: bool = False, set: list[str] = []) -> None:
     """Show the versions in a store, the channels that point at them, and the last changes."""
@@ -141,6 +162,8 @@ def diff(
         "version": "a version or a channel (default: stable)",
         "image": "its name, where the store has several",
         "keep": "a folder for the version's files (default: they are removed)",
+        "accept": "believe what is there although another state of the store was seen before: its name, as the "
+        "error gives it",
         "set": SET_HELP,
     },
 )
@@ -151,6 +174,7 @@ def verify_release(
     version: str = "stable",
     image: str = "",
     keep: str = "",
+    accept: str = "",
     set: list[str] = [],
 ) -> None:
     """Check, with the public key alone, that all of a published version belongs together."""
@@ -166,6 +190,7 @@ def verify_release(
             wanted=version,
             title=image or None,
             keep=given(keep) if keep else None,
+            accept=accept or None,
         )
 
     show(act)

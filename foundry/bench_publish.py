@@ -23,7 +23,7 @@ from foundry.workspace import Workspace
 
 VERSIONS = 10
 # Of these a build folder of one's own is made; all else that a build has left is only read.
-_OWN = {"images", "work", "logs", "lock", "publisher", "releases", "fetched", "failed", "labs", consumer.SEEN}
+_OWN = {"images", "work", "logs", "lock", "publisher", "releases", "fetched", "failed", "labs", "seen.json"}
 
 Seen = Mapping[str, tuple[int, int, int]]
 """The files of a store by their path: inode, time of the last change, size."""

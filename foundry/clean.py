@@ -16,21 +16,24 @@ from foundry.workspace import MOUNTS, Workspace
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What was removed, and how many bytes that freed."""
+    """What was removed, how many bytes that freed, and what stayed where everything was to go."""
 
     removed: tuple[Path, ...]
     freed: int
+    kept: tuple[Path, ...] = ()
 
     def summary(self) -> list[str]:
         """Lines for a person."""
         freed = f"freed {files.human(self.freed)}" if self.removed else "nothing to remove"
-        return [*(f"removed {path}" for path in self.removed), freed]
+        why = "it tells when a store is put back to an older state; remove it by hand to forget"
+        return [*(f"removed {path}" for path in self.removed), *(f"kept {path}: {why}" for path in self.kept), freed]
 
 
 def clean(workspace: Workspace, *, everything: bool = False) -> Cleaned:
     """Remove leftovers, failures, old logs and all but the newest result of each stage; downloads and images stay.
 
-    everything: remove the whole build folder, images and downloads included.
+    everything: remove the whole build folder, images and downloads included, but not what stores have served before:
+    nothing could tell that anew.
     Labs that run stay. Raises FoundryError while another run is under way, when something is mounted below the build
     folder, and when everything shall go while a lab runs.
     """
@@ -43,11 +46,12 @@ def clean(workspace: Workspace, *, everything: bool = False) -> Cleaned:
             _refuse_labs(workspace)
         # The lock file itself stays: a run that waits for it must not be left holding one that nobody else sees.
         every = [p for p in sorted(build.iterdir()) if p != workspace.lock]
-        doomed = every if everything else list(_stale(workspace, every))
+        kept = tuple(p for p in every if p == workspace.seen) if everything else ()
+        doomed = [p for p in every if p not in kept] if everything else list(_stale(workspace, every))
         freed = sum(_size(p) for p in doomed)
         for path in doomed:
             _remove(path)
-    return Cleaned(tuple(doomed), freed)
+    return Cleaned(tuple(doomed), freed, kept)
 
 
 def _stale(workspace: Workspace, every: Iterable[Path]) -> Iterable[Path]:

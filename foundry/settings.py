@@ -156,7 +156,7 @@ class Publish(Section):
     key_file: FilePath | None = None
     passphrase_file: FilePath | None = None
     public_key: FilePath | None = None
-    valid_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    valid_days: Annotated[int, Field(ge=1, le=3650)] = 30
     builder: Uri | None = None
 
     def url(self, project: Path) -> str | None:

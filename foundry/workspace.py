@@ -87,6 +87,11 @@ class Workspace:
         return self.build / "publisher"
 
     @property
+    def seen(self) -> Path:
+        """What stores have served before: it says whether one is put back, and nothing else does."""
+        return self.build / "seen.json"
+
+    @property
     def store(self) -> Path:
         """Where versions are published unless foundry.yml names another place; not in build/, which may be removed."""
         return self.root / "store"

@@ -6,83 +6,30 @@ names the log's last entry and each version's checksums, these name every file, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from foundry import evidence, files, gpg, image, lock, log, verify
 from foundry.config import Config
-from foundry.errors import ConfigError, FoundryError
-from foundry.publish import bundle, documents, ledger, signing
+from foundry.errors import ConfigError
+from foundry.publish import bundle, documents, ledger, signing, trust
 from foundry.publish.ledger import Broken, State
 from foundry.publish.session import opened
 from foundry.publish.stores import Missing, Store
 from foundry.workspace import Workspace
 
-SEEN = "seen.json"
-
-
-class Stale(FoundryError):
-    """A store serves something older than it has served before, or than it says is good."""
-
-    code = 14
-
 
 @dataclass(frozen=True)
 class Consumer:
-    """A store as it is seen with a public key. memory: of what was seen before; scratch: removed by the caller."""
+    """A store as it is seen with a public key. keys: as trust has found them. scratch: removed by the caller."""
 
     store: Store
     keys: Path
     scratch: Path
-    memory: Path
-
-    def state(self) -> State:
-        """What the store's log leads to. Raises BadSignature, Missing, Stale; Broken where the index does not fit it.
-
-        Where the log goes on after what the index says, the log is right: a publisher was killed between the two, or
-        somebody has put an old index back.
-        """
-        path = self.scratch / "index.asc"
-        path.write_bytes(self.store.read(ledger.INDEX))
-        shown, said = ledger.parse_index(gpg.opened(path, self.keys, self.scratch))
-        expires = said.get("expires")
-        if expires and datetime.fromisoformat(expires) < datetime.now(UTC):
-            raise Stale(
-                f"{self.store.url}: its index was good until {expires}",
-                hint="is this an old copy? its publisher renews it by `./inv promote` or `./inv publish`",
-            )
-        state, fits = State(), shown == State()
-        for entry, digest in ledger.entries(self.store, 1, self.keys, self.scratch):
-            state = state.after(entry, digest)
-            fits = fits or state == shown
-        if not fits:
-            raise Broken(f"{self.store.url}: its index is not what its log leads to")
-        if state != shown:
-            log.info(
-                f"the index is {state.sequence - shown.sequence} behind the log, which is signed as well: used that"
-            )
-        self._recall(state)
-        return state
-
-    def _recall(self, state: State) -> None:
-        """Compare with what was seen before, and remember this."""
-        known = files.read_json(self.memory) or {}
-        name = hashlib.sha256(self.keys.read_bytes() + self.store.url.encode()).hexdigest()
-        before = known.get(name, {"sequence": 0, "head": ""})
-        if state.sequence < before["sequence"]:
-            raise Stale(
-                f"{self.store.url}: it has served {before['sequence']} entries before, and serves {state.sequence} now",
-                hint=f"an old state was put back; if its publisher began anew: remove {self.memory}",
-            )
-        if state.sequence == before["sequence"] and state.head != before["head"] and before["head"]:
-            raise Broken(f"{self.store.url}: entry {state.sequence} is another one than it was before")
-        files.write_json(self.memory, {**known, name: {"sequence": state.sequence, "head": state.head}})
 
     def version(self, title: str, version: str, state: State, target: Path) -> dict[str, str]:
         """Bring a whole version to target, each file checked; returns name to sha256. Raises Broken, Missing."""
@@ -91,7 +38,8 @@ class Consumer:
             self.store.download(f"{folder}/{name}", target / name)
         if files.sha256(target / bundle.SUMS) != state.versions[title][version]:
             raise Broken(f"{folder}/{bundle.SUMS} is not the one that the index names")
-        gpg.check(target / bundle.SUMS, target / bundle.SIGNATURE, self.keys)
+        # The log names these very bytes, and a key that holds vouches for it.
+        gpg.check(target / bundle.SUMS, target / bundle.SIGNATURE, self.keys, once=True)
         try:
             sums = bundle.parse_sums((target / bundle.SUMS).read_text(encoding="utf-8"))
         except ValueError as error:
@@ -164,11 +112,12 @@ def verify_release(
     wanted: str,
     title: str | None,
     keep: Path | None = None,
+    accept: str | None = None,
 ) -> list[str]:
     """Fetch a version, or what a channel points at, and check all that belongs to it; returns lines for a person.
 
     public: the publisher's public key, if not publish.public_key. keep: a folder for the version's files, which is made
-    whole or not at all.
+    whole or not at all. accept: what is to be believed although it is not what was there before; see trust.
     Raises BadSignature, Broken, Stale, ConfigError, StoreError.
     """
     if keep and keep.exists():
@@ -182,13 +131,14 @@ def verify_release(
         opened(settings, workspace, url, Path(name)) as store,
     ):
         scratch = Path(name)
-        consumer = Consumer(store, gpg.keyring(public, scratch), scratch, workspace.build / SEEN)
         try:
-            state = consumer.state()
+            seen = trust.Reader(store, gpg.keyring(public, scratch), scratch, workspace.seen).take(accept)
         except Missing as error:
             raise ConfigError(
                 f"{url} is no store: it has no {ledger.INDEX}", hint="`./inv publish` makes one"
             ) from error
+        trust.warn_of_date(seen, store.url)
+        state, consumer = seen.state, Consumer(store, seen.keys, scratch)
         found, version = chosen(state, wanted, title)
         target = keep or workspace.stage("fetched") / f"checked-{version}"
         with files.whole_folder(target) as folder:
@@ -197,7 +147,7 @@ def verify_release(
         verdict = verify.load(target / bundle.VERDICT)
         assert verdict is not None
         lines = [
-            f"index    signed, {state.sequence} entries in its log, each signed and following the one before",
+            f"index    {_dated(seen)}, {state.sequence} entries in its log, each signed and following the one before",
             f"version  {found} {version}, built {manifest['built']}",
             f"files    {len(sums)}, each with the sha256 that {bundle.SUMS} (signed) has",
             "contents two lists (CycloneDX, SPDX) that agree with the manifest; origin signed, about these files",
@@ -205,6 +155,11 @@ def verify_release(
             f"verdict  {len(verdict.outcomes)} of {len(verdict.outcomes)} checks passed, {verdict.ended}",
         ]
         return lines + ([f"kept     {keep}"] if keep else _dropped(target))
+
+
+def _dated(seen: trust.Found) -> str:
+    until = f"good until {seen.expires.isoformat()}" if seen.expires else "without a date: it could be an old one"
+    return f"signed, of the store {seen.state.store or 'without an id'}, {until}"
 
 
 def _dropped(folder: Path) -> list[str]:
@@ -229,8 +184,8 @@ def published(settings: Config, workspace: Workspace, wanted: str) -> Path:
                 hint=f"images: {images}; `./inv publish` makes channels",
             )
         keys = signing.trusted(settings, workspace, scratch)
-        consumer = Consumer(store, keys, scratch, workspace.build / SEEN)
-        state = consumer.state()
+        seen = trust.Reader(store, keys, scratch, workspace.seen).take()
+        state, consumer = seen.state, Consumer(store, seen.keys, scratch)
         title, version = chosen(state, wanted)
         target = workspace.stage("fetched") / version
         sums = target / bundle.SUMS

@@ -22,12 +22,11 @@ from foundry.publish.formats import Formats, Repository
 from foundry.publish.ledger import State
 from foundry.publish.session import Session, session
 from foundry.publish.shelf import everything
-from foundry.publish.stores import Missing, Store
+from foundry.publish.stores import Store
 from foundry.publish.version import Version
 from foundry.settings import CHANNEL
 from foundry.workspace import Workspace
 
-KEY = "key.asc"
 Upload = tuple[Path, str, str]
 
 
@@ -58,7 +57,6 @@ def publish(
                 sent += _upload(open_, [u for u in uploads if open_.store.size(u[1]) is None])
         elif before != version:
             open_.append("publish", title, version, channel=channel, before=before, sums=known)
-        _publish_key(open_)
         open_.show()
         retired = retention.retire(open_, title)
         return [
@@ -127,13 +125,6 @@ def _published(open_: Session, title: str, channel: str) -> Version | None:
     return open_.shelf.version(open_.state, title, current) if current else None
 
 
-def _publish_key(open_: Session) -> None:
-    try:
-        open_.store.read(KEY)
-    except Missing:
-        open_.store.replace(KEY, open_.key.armored().encode())
-
-
 def promote(settings: Config, workspace: Workspace, version: str, *, channel: str, to: str | None) -> list[str]:
     """Point a channel at a version that is published; no image moves. Raises ConfigError where there is none."""
     _check_channel(channel)
@@ -157,6 +148,28 @@ def rollback(settings: Config, workspace: Workspace, channel: str, *, name: str 
         open_.append("rollback", title, stack[-2], channel=channel, before=stack[-1])
         open_.show()
         return [f"channel  {channel} of {title}: {stack[-1]} -> {stack[-2]}"]
+
+
+def renew(settings: Config, workspace: Workspace, *, to: str | None, accept: str | None = None) -> list[str]:
+    """Let a store be believed for another while, without a change; returns lines for a person. accept: see trust.
+
+    A store of before, whose log does not name it or says not for how long its index is good, is carried over by that.
+    """
+    with session(settings, workspace, to, accept=accept) as open_:
+        if not open_.state.sequence and accept:
+            return ["store    nothing is in it any more: `./inv publish` begins anew"]
+        if not open_.state.sequence:
+            raise ConfigError(
+                f"there is nothing in {open_.store.url} yet", hint="`./inv publish` brings a version there"
+            )
+        if not open_.settled:
+            open_.append("renew", "", "")
+        open_.show()
+        state = open_.state
+        return [
+            f"store    {state.store}, {state.sequence} entries in its log",
+            f"index    signed anew, good for {state.valid_days} days; a timer can do this: docs/publishing.md",
+        ]
 
 
 def _check_channel(name: str) -> None:

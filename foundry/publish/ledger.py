@@ -7,9 +7,10 @@ creating the file of the next number, which succeeds once: of two publishers, th
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from foundry.publish.stores import Missing, Store, Taken
 
 LOG = "log"
 INDEX = "index.asc"
-Action = Literal["publish", "promote", "rollback", "retire"]
+Action = Literal["publish", "promote", "rollback", "retire", "renew"]
 
 
 class Conflict(FoundryError):
@@ -39,7 +40,9 @@ class Broken(FoundryError):
 class Entry:
     """One change. previous: sha256 of the entry before, as it lies in the store. sums: of a version's SHA256SUMS.
 
-    channel, before: which channel points at version now, and what it pointed at. when: UTC, ISO 8601.
+    channel, before: which channel points at version now, and what it pointed at. when: UTC, ISO 8601. store: the id
+    that the store has from now on. valid_days: for how long an index may be good from now on. An entry that is about
+    the store alone (renew) has an empty image and version.
     """
 
     sequence: int
@@ -52,6 +55,8 @@ class Entry:
     channel: str | None = None
     before: str | None = None
     sums: str | None = None
+    store: str | None = None
+    valid_days: int | None = None
 
     @property
     def path(self) -> str:
@@ -60,7 +65,8 @@ class Entry:
 
     def __str__(self) -> str:
         target = f" to {self.channel}" if self.channel else ""
-        return f"{self.action} {self.image} {self.version}{target} by {self.who} at {self.when}"
+        what = f"{self.image} {self.version}{target}" if self.image else "the store"
+        return f"{self.action} {what} by {self.who} at {self.when}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class State:
 
     versions: of each image, version to the sha256 of its SHA256SUMS, in the order of publishing. channels: of each
     image, channel to the versions that it has pointed at, the last one now; a rollback goes back in it. retired: of
-    each image, the versions that were taken out.
+    each image, the versions that were taken out. store: its id, "" where it has none. valid_days: for how long an index
+    may be good, None where nothing says so.
     """
 
     sequence: int = 0
@@ -77,6 +84,8 @@ class State:
     versions: Mapping[str, Mapping[str, str]] = None  # type: ignore[assignment]
     channels: Mapping[str, Mapping[str, tuple[str, ...]]] = None  # type: ignore[assignment]
     retired: Mapping[str, tuple[str, ...]] = None  # type: ignore[assignment]
+    store: str = ""
+    valid_days: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "versions", self.versions or {})
@@ -95,6 +104,12 @@ class State:
         """The state once entry, whose file has this digest, is made. Raises Broken where it cannot come next."""
         if entry.sequence != self.sequence + 1 or entry.previous != self.head:
             raise Broken(f"{entry.path} does not follow entry {self.sequence} of the log")
+        if entry.store and self.store and entry.store != self.store:
+            raise Broken(f"{entry.path} is of the store {entry.store}, and the log is of {self.store}")
+        days = self.valid_days if entry.valid_days is None else entry.valid_days
+        known = replace(self, sequence=entry.sequence, head=digest, store=entry.store or self.store, valid_days=days)
+        if entry.action == "renew":
+            return known
         versions = dict(self.versions.get(entry.image, {}))
         channels = dict(self.channels.get(entry.image, {}))
         retired = tuple(v for v in self.retired.get(entry.image, ()) if v != entry.version)
@@ -112,9 +127,7 @@ class State:
                 stack = stack[: stack.index(entry.version)] if back else stack
                 channels[entry.channel] = (*(v for v in stack if v != entry.version), entry.version)
         return replace(
-            self,
-            sequence=entry.sequence,
-            head=digest,
+            known,
             versions={**self.versions, entry.image: versions},
             channels={**self.channels, entry.image: channels},
             retired={**self.retired, entry.image: retired},
@@ -127,54 +140,72 @@ def path_of(sequence: int) -> str:
 
 
 def index_text(state: State, written: str, expires: str | None) -> str:
-    """The index of a state, which readers of a store begin with. written, expires: UTC, ISO 8601."""
-    return json.dumps({"format": 1, "written": written, "expires": expires, **asdict(state)}, indent=1) + "\n"
+    """The index of a state, which readers of a store begin with. written, expires: UTC, ISO 8601.
+
+    The first format is that of stores without an id. Programs that know only that one must not take the second for it,
+    since they would write an index without a date: they miss what is one level deeper, and say that it is none.
+    """
+    facts = {name: value for name, value in asdict(state).items() if state.store or name not in ("store", "valid_days")}
+    said = {"format": 2, "state": facts} if state.store else {"format": 1, **facts}
+    return json.dumps({"written": written, "expires": expires, **said}, indent=1) + "\n"
 
 
 def parse_index(text: str) -> tuple[State, Mapping[str, Any]]:
     """The state in an index, and all that the index says. Raises Broken."""
     try:
         said = json.loads(text)
-        channels = {i: {c: tuple(vs) for c, vs in cs.items()} for i, cs in said["channels"].items()}
-        retired = {i: tuple(vs) for i, vs in said.get("retired", {}).items()}
-        return State(int(said["sequence"]), str(said["head"]), said["versions"], channels, retired), said
+        if said["format"] not in (1, 2):
+            raise Broken(
+                f"{INDEX} is of format {said['format']}, and this program knows 1 and 2",
+                hint="a newer version of this program has written it: use that one",
+            )
+        facts = said["state"] if said["format"] == 2 else said
+        channels = {i: {c: tuple(vs) for c, vs in cs.items()} for i, cs in facts["channels"].items()}
+        retired = {i: tuple(vs) for i, vs in facts.get("retired", {}).items()}
+        more = (str(facts.get("store", "")), facts.get("valid_days"))
+        return State(int(facts["sequence"]), str(facts["head"]), facts["versions"], channels, retired, *more), said
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Broken(f"{INDEX} is signed, but no index of this program's: {error}") from error
 
 
-def read(store: Store, keys: Path, scratch: Path) -> State:
-    """The state of a store: that of its index, and what the log says since.
-
-    A publisher that was killed between the two is caught up with here. Raises BadSignature, Broken, StoreError.
-    """
-    try:
-        state, _ = parse_index(_opened(store, INDEX, keys, scratch))
-    except Missing:
-        state = State()
-    for entry, digest in entries(store, state.sequence + 1, keys, scratch):
-        state = state.after(entry, digest)
-    return state
-
-
 def entries(store: Store, first: int, keys: Path, scratch: Path) -> Iterable[tuple[Entry, str]]:
     """The entries of a log from a number on, each with the digest of its file. Raises BadSignature, Broken."""
-    number = first
-    while True:
+    for entry, digest, standing in entries_once(store, first, keys, scratch):
+        if standing != "good":
+            raise gpg.lapsed(entry.path, standing)
+        yield entry, digest
+
+
+def entries_once(store: Store, first: int, keys: Path, scratch: Path) -> Iterable[tuple[Entry, str, gpg.Standing]]:
+    """What entries() returns, also of a key that has signed once and no longer holds: each with how that stands."""
+    for number in itertools.count(first):
+        path = path_of(number)
         try:
-            data = store.read(path_of(number))
+            data = store.read(path)
         except Missing:
             return
-        text = _text(path_of(number), data, keys, scratch)
+        text, standing = _opened(path, data, keys, scratch)
         try:
-            yield Entry(**json.loads(text)), hashlib.sha256(data).hexdigest()
+            entry = Entry(**json.loads(text))
+            days = entry.valid_days
+            if not (days is None or (type(days) is int and 1 <= days <= 3650)):
+                raise ValueError(f"{days!r} is no number of days")
         except (ValueError, TypeError) as error:
-            raise Broken(f"{path_of(number)} is signed, but no entry: {error}") from error
-        number += 1
+            raise Broken(
+                f"{path} is signed, but no entry: {error}", hint="has a newer version of this program written it?"
+            ) from error
+        yield entry, hashlib.sha256(data).hexdigest(), standing
 
 
-def append(store: Store, state: State, entry: Entry, key: gpg.Key, scratch: Path) -> State:
+def opened_once(store: Store, path: str, keys: Path, scratch: Path) -> tuple[str, gpg.Standing]:
+    """A signed text of a store; see gpg.signed_once(). Raises Missing, BadSignature."""
+    return _opened(path, store.read(path), keys, scratch)
+
+
+def append(store: Store, state: State, entry: Entry, sign: Callable[[str], bytes]) -> State:
     """Sign an entry and put it at the log's end; returns the new state. Raises Conflict where somebody was faster."""
-    data = key.clearsign(files.canonical(asdict(entry)) + "\n", scratch).encode()
+    facts = {k: v for k, v in asdict(entry).items() if v is not None or k not in ("store", "valid_days")}
+    data = sign(files.canonical(facts) + "\n")
     try:
         store.create(entry.path, data)
     except Taken as error:
@@ -186,12 +217,8 @@ def append(store: Store, state: State, entry: Entry, key: gpg.Key, scratch: Path
     return state.after(entry, hashlib.sha256(data).hexdigest())
 
 
-def _opened(store: Store, path: str, keys: Path, scratch: Path) -> str:
-    return _text(path, store.read(path), keys, scratch)
-
-
-def _text(path: str, data: bytes, keys: Path, scratch: Path) -> str:
+def _opened(path: str, data: bytes, keys: Path, scratch: Path) -> tuple[str, gpg.Standing]:
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".log.") as folder:
         target = Path(folder) / path.rpartition("/")[2]
         target.write_bytes(data)
-        return gpg.opened(target, keys, Path(folder))
+        return gpg.signed_once(target, keys, Path(folder))

@@ -20,8 +20,7 @@ HEAD = ("image", "version", "channels", "built", "size", "verdict", "packages, c
 def releases(settings: Config, workspace: Workspace, *, to: str | None, as_json: bool) -> list[str]:
     """A table of versions and what points at them, and the last changes. Raises as session.reading does."""
     with reading(settings, workspace, to) as open_:
-        state = open_.state
-        entries = [e for e, _ in ledger.entries(open_.store, max(1, state.sequence - 9), open_.keys, open_.scratch)]
+        entries = open_.entries[-10:]
         if as_json:
             return console.json_lines(as_plain(open_, entries))
         return [*console.table(_rows(open_)), "", *(str(entry) for entry in entries)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from pathlib import Path
 
 from foundry import files, gpg
 from foundry.config import Config
-from foundry.publish import ledger, signing
+from foundry.publish import ledger, signing, trust
 from foundry.publish.ledger import Entry, State
+from foundry.publish.memory import Memory
 from foundry.publish.shelf import Shelf
-from foundry.publish.stores import Options, Store, open_store
+from foundry.publish.stores import Missing, Options, Store, open_store
 from foundry.publish.views import Views
 from foundry.workspace import Workspace
 
@@ -34,30 +36,37 @@ def opened(settings: Config, workspace: Workspace, to: str | None, scratch: Path
 
 @dataclass(frozen=True)
 class Reading:
-    """A store and what its log has led to. keys: of its publisher, as gpgv takes them."""
+    """A store, to be shown. keys: of its publisher, as gpgv takes them. entries: of its log."""
 
     store: Store
     keys: Path
     scratch: Path
     state: State
     shelf: Shelf
+    entries: tuple[Entry, ...]
 
 
 @contextmanager
 def reading(settings: Config, workspace: Workspace, to: str | None) -> Iterator[Reading]:
-    """Open a store to look at it: with publish.public_key, or without one with the key that signs. Raises ConfigError,
-    BadSignature, Broken, StoreError."""
+    """Open a store to look at it: with publish.public_key, or without one with the key that signs; see trust.look().
+
+    Raises ConfigError, BadSignature, Broken, StoreError.
+    """
     with (
         tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name,
         opened(settings, workspace, to, Path(name)) as store,
     ):
         keys = signing.trusted(settings, workspace, Path(name))
-        yield Reading(store, keys, Path(name), ledger.read(store, keys, Path(name)), Shelf(store))
+        found = trust.Reader(store, keys, Path(name), workspace.seen).look()
+        yield Reading(store, found.keys, Path(name), found.state, Shelf(store), found.entries)
 
 
 @dataclass
 class Session:
-    """A store that is open for changes. key: signs them. scratch: removed at the end."""
+    """A store that is open for changes. key: signs them. keys, certificate: all that is known of it.
+
+    scratch: removed at the end.
+    """
 
     settings: Config
     workspace: Workspace
@@ -66,10 +75,16 @@ class Session:
     keys: Path
     scratch: Path
     shelf: Shelf
+    memory: Memory
+    certificate: str
     state: State = field(default_factory=State)
 
     def append(self, action: ledger.Action, name: str, version: str, **facts: str | None) -> None:
-        """Make an entry in the log; see ledger.append."""
+        """Make an entry in the log; see ledger.append. It says what the log does not say yet of the store itself."""
+        state, days = self.state, self.settings.publish.valid_days
+        if state.sequence and (state.valid_days is None or days < state.valid_days):
+            # Once the entry is there, an index that is good for longer is refused.
+            self._write_index()
         entry = Entry(
             self.state.sequence + 1,
             self.state.head,
@@ -78,9 +93,17 @@ class Session:
             version,
             who=f"{getpass.getuser()} ({self.key.user or self.key.fingerprint})",
             when=datetime.now(UTC).isoformat(timespec="seconds"),
+            store=None if state.store else secrets.token_hex(16),
+            valid_days=None if state.valid_days == days else days,
             **facts,
         )
-        self.state = ledger.append(self.store, self.state, entry, self.key, self.scratch)
+        self.state = ledger.append(self.store, self.state, entry, self._signed)
+        self._remember()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the log says of the store itself all that it is to say."""
+        return bool(self.state.store) and self.state.valid_days == self.settings.publish.valid_days
 
     def show(self) -> None:
         """Let the store's readers see the state: by the index first, and then as other programs read it.
@@ -95,27 +118,58 @@ class Session:
                 self.state = self.state.after(entry, digest)
             if self.state == before:
                 return
+            self._remember()
 
     def _write(self) -> None:
-        publish, now = self.settings.publish, datetime.now(UTC)
-        expires = now + timedelta(days=publish.valid_days) if publish.valid_days else None
-        text = ledger.index_text(
-            self.state, now.isoformat(timespec="seconds"), expires.isoformat(timespec="seconds") if expires else None
-        )
-        self.store.replace(ledger.INDEX, self.key.clearsign(text, self.scratch).encode())
-        views = Views(publish, self.store, self.shelf, self.key, self.scratch)
+        now = self._write_index()
+        self._write_key()
+        views = Views(self.settings.publish, self.store, self.shelf, self.key, self.scratch)
         for path, data in views.files(self.state, now):
             self.store.replace(path, data)
 
+    def _write_index(self) -> datetime:
+        now, days = datetime.now(UTC), self.settings.publish.valid_days
+        expires = now + timedelta(days=min(days, self.state.valid_days or days))
+        dates = (moment.isoformat(timespec="seconds") for moment in (now, expires))
+        self.store.replace(ledger.INDEX, self._signed(ledger.index_text(self.state, *dates)))
+        return now
+
+    def _write_key(self) -> None:
+        """Bring to readers what is new of the key. What another publisher has brought of it stays."""
+        text = self.certificate.encode()
+        try:
+            if self.store.read(trust.KEY) == text:
+                return
+        except Missing:
+            pass
+        self.store.replace(trust.KEY, text)
+
+    def _signed(self, text: str) -> bytes:
+        """A text, signed. Raises BadSignature where readers would not believe it: gpg may know less of the key."""
+        data = self.key.clearsign(text, self.scratch).encode()
+        path = self.scratch / "signed.asc"
+        path.write_bytes(data)
+        gpg.opened(path, self.keys, self.scratch)
+        return data
+
+    def _remember(self) -> None:
+        self.memory.remember(self.state, self.store.url, self.certificate)
+
 
 @contextmanager
-def session(settings: Config, workspace: Workspace, to: str | None) -> Iterator[Session]:
-    """Open a store and read its state. to: its URL, if not the one in foundry.yml. Raises as its parts do."""
+def session(settings: Config, workspace: Workspace, to: str | None, *, accept: str | None = None) -> Iterator[Session]:
+    """Open a store and read its state. to: its URL, if not the one in foundry.yml. Raises as its parts do.
+
+    accept: what is to be gone on from although it is not what was there before; see trust.
+    """
     with (
         tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name,
         opened(settings, workspace, to, Path(name)) as store,
         signing.key(settings, workspace, Path(name)) as key,
     ):
         keys = key.public(Path(name) / "own.gpg")
-        state = ledger.read(store, keys, Path(name))
-        yield Session(settings, workspace, store, key, keys, Path(name), Shelf(store), state)
+        found = trust.Reader(store, keys, Path(name), workspace.seen).change(accept)
+        memory, certificate = Memory(workspace.seen, key.fingerprint), gpg.armored(found.keys)
+        yield Session(
+            settings, workspace, store, key, found.keys, Path(name), Shelf(store), memory, certificate, found.state
+        )

@@ -57,6 +57,14 @@ def test_everything_goes_but_the_lock(workspace: Workspace) -> None:
     assert names(workspace.build) == {"lock"}
 
 
+def test_what_stores_have_served_is_not_forgotten_without_a_word(workspace: Workspace) -> None:
+    fill(workspace)
+    files.write(workspace.seen, "{}")
+    cleaned = clean.clean(workspace, everything=True)
+    assert names(workspace.build) == {"lock", "seen.json"}
+    assert [line.partition(":")[0] for line in cleaned.summary() if "kept" in line] == [f"kept {workspace.seen}"]
+
+
 def test_nothing_was_built(workspace: Workspace) -> None:
     assert clean.clean(workspace, everything=True).removed == ()
     assert not workspace.build.exists()

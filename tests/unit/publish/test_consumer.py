@@ -10,8 +10,8 @@ import pytest
 
 from foundry.errors import FoundryError
 from foundry.publish import consumer
-from foundry.publish.consumer import Stale
 from foundry.publish.ledger import Broken
+from foundry.publish.memory import Stale
 from foundry.publish.stores import Missing
 from tests.unit.publish.publishing import NAME, Project, flip
 
@@ -80,7 +80,7 @@ def test_an_old_store_is_noticed_by_anyone_when_it_expires(tmp_path: Path, monke
         def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
             return datetime.now(UTC) + timedelta(days=11)
 
-    monkeypatch.setattr("foundry.publish.consumer.datetime", Later)
+    monkeypatch.setattr("foundry.publish.trust.datetime", Later)
     with pytest.raises(Stale, match="its index was good until"):
         project.check()
 

@@ -256,7 +256,7 @@ def test_what_is_no_envelope(text: str, tmp_path: Path) -> None:
 def test_the_payload_is_not_read_before_its_signature_holds(
     envelope_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, signature: Path, keys: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise gpg.BadSignature("refused")
 
     monkeypatch.setattr(gpg, "check", refuse)
@@ -269,14 +269,14 @@ def test_the_payload_is_not_read_before_its_signature_holds(
 def test_what_is_signed_and_no_statement(
     envelope_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    monkeypatch.setattr(gpg, "check", lambda *_: None)
+    monkeypatch.setattr(gpg, "check", lambda *_, **__: None)
     path = change(envelope_text, payload=base64.b64encode(body.encode()).decode())
     with pytest.raises(provenance.Malformed, match="no in-toto statement"):
         provenance.opened(path, tmp_path / "keys", tmp_path)
 
 
 def test_a_statement_of_another_kind(envelope_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpg, "check", lambda *_: None)
+    monkeypatch.setattr(gpg, "check", lambda *_, **__: None)
     text = json.dumps({**said(), "predicateType": "https://slsa.dev/provenance/v0.2"})
     path = change(envelope_text, payload=base64.b64encode(text.encode()).decode())
     with pytest.raises(FoundryError, match=r"v0\.2"):

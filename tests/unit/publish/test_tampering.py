@@ -94,7 +94,7 @@ def plain(path: Path) -> str:
 def moved_pointer(project: Project, name: str) -> None:
     path = place(project, name)
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace('"candidate": [\n    "1",\n    "2"', '"candidate": [\n    "2",\n    "1"'))
+    path.write_text(text.replace('"candidate": [\n     "1",\n     "2"', '"candidate": [\n     "2",\n     "1"'))
     assert path.read_text(encoding="utf-8") != text
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry import files
-from foundry.errors import FoundryError
+from foundry.errors import CorruptArtifact, FoundryError
 from foundry.publish.ledger import Broken, State
 
 KEYS = "keys"
@@ -106,8 +106,13 @@ class Memory:
         return hashlib.sha256(self.given + url.encode()).hexdigest()
 
     def _all(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = files.read_json(self.path) or {}
-        return found
+        found: Mapping[str, Any] | None = files.read_json(self.path)
+        if found is None and self.path.exists():
+            raise CorruptArtifact(
+                f"{self.path} is damaged, which says what stores have served before",
+                hint="remove it to forget that, and look at each store as if for the first time",
+            )
+        return found or {}
 
     def _mine(self, known: Mapping[str, Any]) -> Mapping[str, Any]:
         found: Mapping[str, Any] = known.get(KEYS, {}).get(self.fingerprint, {})

@@ -164,8 +164,9 @@ class _Reading:
             error = gpg.lapsed(entry.path, standing)
             yield gpg.BadSignature(
                 error.brief,
-                hint="this machine has not seen it before: look at what is there (`./inv releases`), then, if it is "
-                f"right, its publisher: `./inv renew-store --accept {self.name}`",
+                hint="this machine has not seen it before: look at what is there (`./inv releases`). Its publisher "
+                "removes what is not his from the store's log, from the last file on; if all is right: `./inv "
+                f"renew-store --accept {self.name}`",
             )
 
     def undated(self) -> Iterator[FoundryError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -65,3 +66,13 @@ class Home:
     def end(self) -> None:
         """End its agent."""
         subprocess.run(["gpgconf", "--homedir", str(self.folder), "--kill", "all"], check=True)
+
+    def twin(self, folder: Path) -> Home:
+        """A copy of it as it is now, with an agent of its own."""
+        found = Home(folder)
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.copytree(path, folder / path.name)
+            elif path.is_file():
+                shutil.copyfile(path, folder / path.name)
+        return found

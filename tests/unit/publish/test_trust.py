@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from foundry import files, gpg
+from foundry.errors import CorruptArtifact
 from foundry.publish import consumer, flow, ledger, releases
 from foundry.publish.ledger import Broken
 from foundry.publish.local import LocalStore
@@ -164,18 +165,11 @@ def test_what_is_there_may_be_accepted_by_its_name(project: Project, tmp_path: P
 # the memory
 
 
-def test_the_same_key_exported_anew_forgets_nothing(project: Project, tmp_path: Path) -> None:
-    old = away(project, tmp_path / "old")
-    project.publish("3")
-    project.check()
-    put(old, project)
-    text = publisher(project).armored()
-    anew = tmp_path / "anew.asc"
-    anew.write_text(text.replace("\n\n", "\nComment: exported anew\n\n", 1))
-    with pytest.raises(Stale):
-        consumer.verify_release(
-            project.settings, project.workspace, str(project.store), anew, wanted="candidate", title=None
-        )
+def test_a_memory_that_is_damaged_is_no_empty_one(project: Project) -> None:
+    project.workspace.seen.write_text("{", encoding="utf-8")
+    with pytest.raises(CorruptArtifact, match=r"seen\.json is damaged"):
+        project.check()
+    assert project.workspace.seen.read_text(encoding="utf-8") == "{"
 
 
 def test_what_an_older_program_has_seen_is_taken_over(project: Project, tmp_path: Path) -> None:

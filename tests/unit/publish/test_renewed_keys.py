@@ -1,0 +1,235 @@
+"""A publisher's key lives on: subkeys that are made, expire and are revoked, under one primary key kept elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from foundry import gpg, run
+from foundry.gpg import BadSignature
+from foundry.publish import consumer, flow, ledger
+from foundry.publish.memory import Stale
+from tests.unit.publish.gpg_home import Home
+from tests.unit.publish.publishing import NAME, Project
+
+pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
+
+Short = Callable[[], Path]
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Short:
+    # An agent's socket lies in it.
+    return lambda: tmp_path_factory.mktemp("k") / "h"
+
+
+@pytest.fixture
+def home(short: Short, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    found = Home(short())
+    monkeypatch.setenv("GNUPGHOME", str(found.folder))
+    yield found
+    found.end()
+
+
+class Reader:
+    """Somebody who was given the key once, and remembers."""
+
+    def __init__(self, publisher: Project, home: Home, folder: Path) -> None:
+        self.project = Project.at(folder)
+        self.store = publisher.store
+        self.given = home.export(publisher.settings.publish.key or "", folder / "given.gpg")
+
+    def check(self, wanted: str = "candidate") -> str:
+        workspace = self.project.workspace
+        return consumer.verify_release(
+            self.project.settings, workspace, str(self.store), self.given, wanted=wanted, title=None
+        )[1]
+
+
+@pytest.fixture
+def publisher(home: Home, tmp_path: Path) -> Project:
+    """One whose primary key signs subkeys only, with version 1 published by the first of them."""
+    key = home.key(use="cert")
+    home.subkey(key)
+    found = Project.at(tmp_path / "publisher", key=key)
+    found.publish("1")
+    return found
+
+
+@pytest.fixture
+def reader(publisher: Project, home: Home, tmp_path: Path) -> Reader:
+    return Reader(publisher, home, tmp_path / "reader")
+
+
+def renew(project: Project, accept: str | None = None) -> list[str]:
+    return flow.renew(project.settings, project.workspace, to=None, accept=accept)
+
+
+def key_of(project: Project) -> str:
+    return project.settings.publish.key or ""
+
+
+def put(source: Path, project: Project) -> None:
+    shutil.rmtree(project.store)
+    shutil.copytree(source, project.store)
+
+
+def test_a_subkey_in_place_of_one_that_was_revoked(publisher: Project, reader: Reader, home: Home) -> None:
+    reader.check()
+    home.subkey(key_of(publisher))
+    home.revoke_subkey(key_of(publisher), 1)
+    publisher.publish("2")
+    assert reader.check().startswith(f"version  {NAME} 2, ")
+    # What the old one has signed is vouched for by the new one.
+    assert reader.check("1").startswith(f"version  {NAME} 1, ")
+
+
+def test_whoever_has_stolen_a_subkey_that_was_revoked(
+    publisher: Project, reader: Reader, home: Home, short: Short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thief = home.twin(short())
+    old_key = (publisher.store / "key.asc").read_bytes()
+    home.subkey(key_of(publisher))
+    home.revoke_subkey(key_of(publisher), 1)
+    renew(publisher)
+    reader.check()
+    good = Path(shutil.copytree(publisher.store, tmp_path / "good"))
+    stolen = publisher.copy(tmp_path / "stolen")
+    stolen.workspace.seen.unlink()
+    # It does not know that its key was revoked.
+    (stolen.store / "key.asc").unlink()
+    (stolen.store / ledger.INDEX).unlink()
+    with monkeypatch.context() as patch:
+        patch.setenv("GNUPGHOME", str(thief.folder))
+        stolen.publish("3")
+    thief.end()
+    for key in (old_key, None, (good / "key.asc").read_bytes()):
+        put(stolen.store, publisher)
+        (publisher.store / "key.asc").unlink()
+        if key:
+            (publisher.store / "key.asc").write_bytes(key)
+        with pytest.raises(BadSignature, match=r"index\.asc: .* was revoked"):
+            reader.check()
+    # The index of before, and an entry more in the log.
+    put(good, publisher)
+    shutil.copyfile(stolen.store / ledger.path_of(2), publisher.store / ledger.path_of(2))
+    with pytest.raises(BadSignature, match=r"00000002\.json\.asc: .* was revoked"):
+        reader.check()
+    with pytest.raises(BadSignature, match=r"00000002\.json\.asc: .* was revoked"):
+        publisher.publish("4")
+
+
+def test_a_publisher_that_does_not_know_that_its_key_was_revoked(
+    publisher: Project, home: Home, short: Short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it would write, readers would refuse."""
+    late = home.twin(short())
+    home.subkey(key_of(publisher))
+    home.revoke_subkey(key_of(publisher), 1)
+    renew(publisher)
+    before = {p: p.read_bytes() for p in publisher.store.rglob("*") if p.is_file()}
+    monkeypatch.setenv("GNUPGHOME", str(late.folder))
+    with pytest.raises(BadSignature, match="was revoked"):
+        flow.promote(publisher.settings, publisher.workspace, "1", channel="stable", to=None)
+    late.end()
+    assert {p: p.read_bytes() for p in publisher.store.rglob("*") if p.is_file()} == before
+
+
+def expire(home: Home, key: str) -> None:
+    """Let the first subkey expire, and wait until it has."""
+    subkey = home.fingerprints(key)[1]
+    home.gpg("--quick-set-expire", key, "seconds=1", subkey)
+    while "sub:e:" not in home.gpg("--with-colons", "--list-keys", key):
+        pass
+
+
+def test_a_subkey_in_place_of_one_that_has_expired(publisher: Project, reader: Reader, home: Home) -> None:
+    reader.check()
+    expire(home, key_of(publisher))
+    home.subkey(key_of(publisher))
+    renew(publisher)
+    publisher.publish("2")
+    assert reader.check().startswith(f"version  {NAME} 2, ")
+    assert reader.check("1").startswith(f"version  {NAME} 1, ")
+
+
+def test_a_publisher_who_has_not_seen_what_an_expired_subkey_has_signed(publisher: Project, home: Home) -> None:
+    """It may be of somebody who has got hold of that."""
+    expire(home, key_of(publisher))
+    home.subkey(key_of(publisher))
+    publisher.workspace.seen.unlink()
+    with pytest.raises(BadSignature, match="has expired") as caught:
+        renew(publisher)
+    name = hashlib.sha256((publisher.store / ledger.path_of(1)).read_bytes()).hexdigest()[:16]
+    assert f"--accept {name}" in (caught.value.hint or "")
+    renew(publisher, accept=name)
+    publisher.publish("2")
+
+
+def test_a_key_whose_expiry_was_moved_remembers(publisher: Project, reader: Reader, home: Home, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(publisher.store, tmp_path / "old"))
+    publisher.publish("2")
+    reader.check()
+    home.gpg("--quick-set-expire", key_of(publisher), "1y")
+    before = reader.given.read_bytes()
+    assert home.export(key_of(publisher), reader.given).read_bytes() != before
+    put(old, publisher)
+    with pytest.raises(Stale, match="has served 2 entries before, and serves 1 now"):
+        reader.check()
+
+
+def test_a_later_expiry_reaches_readers_by_the_store(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = home.key(until="1y", at="20240101T000000")
+    early = home.export(key, tmp_path / "early.gpg")
+    home.gpg("--quick-set-expire", key, "1y")
+    publisher = Project.at(tmp_path / "publisher", key=key)
+    publisher.publish("1")
+    reader = Reader(publisher, home, tmp_path / "reader")
+    shutil.copyfile(early, reader.given)
+    assert reader.check()
+    # Remembered, should the store withhold it.
+    (publisher.store / "key.asc").unlink()
+    assert reader.check()
+
+
+def test_another_key_in_the_store_is_not_believed(
+    publisher: Project, reader: Reader, home: Home, tmp_path: Path
+) -> None:
+    other = home.key("Somebody else <else@example.org>")
+    theirs = Project.at(tmp_path / "theirs", key=other)
+    theirs.publish("1")
+    put(theirs.store, publisher)
+    with pytest.raises(BadSignature, match=r"index\.asc: its signature does not hold"):
+        reader.check()
+
+
+@pytest.mark.parametrize("data", [b"", b"no key", b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAAA\n", bytes(2 << 20)])
+def test_a_key_file_that_makes_no_sense_changes_nothing(publisher: Project, reader: Reader, data: bytes) -> None:
+    (publisher.store / "key.asc").write_bytes(data)
+    reader.check()
+    renew(publisher)
+    assert (publisher.store / "key.asc").read_bytes().startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----")
+
+
+def test_what_another_publisher_has_brought_of_the_key_stays(
+    publisher: Project, home: Home, short: Short, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = home.twin(short())
+    home.subkey(key_of(publisher))
+    renew(publisher)
+    monkeypatch.setenv("GNUPGHOME", str(late.folder))
+    renew(publisher)
+    late.end()
+    assert subkeys(publisher.store / "key.asc") == 2
+
+
+def subkeys(path: Path) -> int:
+    with gpg._reading() as words:
+        rows = run.run([*words, "--with-colons", "--show-keys", path], name="x").output.splitlines()
+    return sum(row.startswith("sub:") for row in rows)

@@ -70,7 +70,7 @@ class Reader:
     def change(self, accept: str | None = None) -> Found:
         """What a publisher goes on from: it may be due to be signed anew. Raises BadSignature, Broken, Fork, Stale."""
         reading = _Reading(self, accept)
-        for problem in (*reading.forgotten(), *reading.unvouched()):
+        for problem in (*reading.forgotten(), *reading.unvouched(), *reading.unknown()):
             raise problem
         revoked = [str(e.sequence) for e, standing in reading.entries if standing == "revoked"]
         if revoked:
@@ -167,6 +167,18 @@ class _Reading:
                 hint="this machine has not seen it before: look at what is there (`./inv releases`). Its publisher "
                 "removes what is not his from the store's log, from the last file on; if all is right: `./inv "
                 f"renew-store --accept {self.name}`",
+            )
+
+    def unknown(self) -> Iterator[FoundryError]:
+        """Whether a machine that has not seen a store would make an old copy of it the newest state."""
+        if self.known or self.accepted or not self.entries:
+            return
+        log.info(f"{self.url}: this machine sees it for the first time; the last entry: {self.entries[-1][0]}")
+        for problem in self.undated():
+            yield Stale(
+                f"{problem.brief}, and this machine has not seen it before",
+                hint="look at what is there (`./inv releases`). If it is all that was published: "
+                f"`./inv renew-store --accept {self.name}`",
             )
 
     def undated(self) -> Iterator[FoundryError]:

@@ -231,6 +231,23 @@ def test_a_publisher_does_not_begin_anew_where_a_store_was(project: Project) -> 
     assert project.publish("3")[0] == f"image    {NAME} 3"
 
 
+def test_a_publisher_that_comes_for_the_first_time_does_not_date_an_old_copy_anew(
+    project: Project, said: list[str]
+) -> None:
+    project.workspace.seen.unlink()
+    with days_later(31):
+        with pytest.raises(
+            Stale, match=r"its index was good until .*, and this machine has not seen it before"
+        ) as caught:
+            promote(project)
+        assert f"--accept {head(project)[:16]}" in (caught.value.hint or "")
+        renew(project, accept=head(project)[:16])
+        promote(project)
+    project.workspace.seen.unlink()
+    promote(project, "1")
+    assert [line for line in said if "sees it for the first time; the last entry: promote" in line]
+
+
 def test_a_publisher_reads_the_whole_log(project: Project) -> None:
     """An index that is signed names the log's last entry, which alone would do to go on."""
     (project.store / ledger.path_of(1)).unlink()

@@ -184,7 +184,7 @@ def entries_once(store: Store, first: int, keys: Path, scratch: Path) -> Iterabl
             data = store.read(path)
         except Missing:
             return
-        text, standing = _opened(path, data, keys, scratch)
+        text, standing = opened_once(path, data, keys, scratch)
         try:
             entry = Entry(**json.loads(text))
             days = entry.valid_days
@@ -195,11 +195,6 @@ def entries_once(store: Store, first: int, keys: Path, scratch: Path) -> Iterabl
                 f"{path} is signed, but no entry: {error}", hint="has a newer version of this program written it?"
             ) from error
         yield entry, hashlib.sha256(data).hexdigest(), standing
-
-
-def opened_once(store: Store, path: str, keys: Path, scratch: Path) -> tuple[str, gpg.Standing]:
-    """A signed text of a store; see gpg.signed_once(). Raises Missing, BadSignature."""
-    return _opened(path, store.read(path), keys, scratch)
 
 
 def append(store: Store, state: State, entry: Entry, sign: Callable[[str], bytes]) -> State:
@@ -217,7 +212,8 @@ def append(store: Store, state: State, entry: Entry, sign: Callable[[str], bytes
     return state.after(entry, hashlib.sha256(data).hexdigest())
 
 
-def _opened(path: str, data: bytes, keys: Path, scratch: Path) -> tuple[str, gpg.Standing]:
+def opened_once(path: str, data: bytes, keys: Path, scratch: Path) -> tuple[str, gpg.Standing]:
+    """The text of what lies at a path of a store; see gpg.signed_once(). Raises BadSignature."""
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".log.") as folder:
         target = Path(folder) / path.rpartition("/")[2]
         target.write_bytes(data)

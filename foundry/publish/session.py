@@ -65,7 +65,7 @@ def reading(settings: Config, workspace: Workspace, to: str | None) -> Iterator[
 class Session:
     """A store that is open for changes. key: signs them. keys, certificate: all that is known of it.
 
-    scratch: removed at the end.
+    scratch: removed at the end. holds: whether the key still holds that has signed the index.
     """
 
     settings: Config
@@ -78,12 +78,15 @@ class Session:
     memory: Memory
     certificate: str
     state: State = field(default_factory=State)
+    holds: bool = True
+    _key_is_there: bool = False
 
     def append(self, action: ledger.Action, name: str, version: str, **facts: str | None) -> None:
         """Make an entry in the log; see ledger.append. It says what the log does not say yet of the store itself."""
         state, days = self.state, self.settings.publish.valid_days
-        if state.sequence and (state.valid_days is None or days < state.valid_days):
-            # Once the entry is there, an index that is good for longer is refused.
+        if state.sequence and (not self.holds or state.valid_days is None or days < state.valid_days):
+            # Once the entry is there, an index that is good for longer is refused; and so is one that a key has signed
+            # which no longer holds, once the store says so.
             self._write_index()
         entry = Entry(
             self.state.sequence + 1,
@@ -122,7 +125,6 @@ class Session:
 
     def _write(self) -> None:
         now = self._write_index()
-        self._write_key()
         views = Views(self.settings.publish, self.store, self.shelf, self.key, self.scratch)
         for path, data in views.files(self.state, now):
             self.store.replace(path, data)
@@ -132,17 +134,21 @@ class Session:
         expires = now + timedelta(days=min(days, self.state.valid_days or days))
         dates = (moment.isoformat(timespec="seconds") for moment in (now, expires))
         self.store.replace(ledger.INDEX, self._signed(ledger.index_text(self.state, *dates)))
+        self.holds = True
         return now
 
     def _write_key(self) -> None:
-        """Bring to readers what is new of the key. What another publisher has brought of it stays."""
+        """Bring to readers what is new of the key, before what it has signed. What others have brought stays."""
+        if self._key_is_there:
+            return
         text = self.certificate.encode()
         try:
-            if self.store.read(trust.KEY) == text:
-                return
+            there = self.store.read(trust.KEY)
         except Missing:
-            pass
-        self.store.replace(trust.KEY, text)
+            there = b""
+        if there != text:
+            self.store.replace(trust.KEY, text)
+        self._key_is_there = True
 
     def _signed(self, text: str) -> bytes:
         """A text, signed. Raises BadSignature where readers would not believe it: gpg may know less of the key."""
@@ -150,6 +156,7 @@ class Session:
         path = self.scratch / "signed.asc"
         path.write_bytes(data)
         gpg.opened(path, self.keys, self.scratch)
+        self._write_key()
         return data
 
     def _remember(self) -> None:
@@ -171,5 +178,15 @@ def session(settings: Config, workspace: Workspace, to: str | None, *, accept: s
         found = trust.Reader(store, keys, Path(name), workspace.seen).change(accept)
         memory, certificate = Memory(workspace.seen, key.fingerprint), gpg.armored(found.keys)
         yield Session(
-            settings, workspace, store, key, found.keys, Path(name), Shelf(store), memory, certificate, found.state
+            settings,
+            workspace,
+            store,
+            key,
+            found.keys,
+            Path(name),
+            Shelf(store),
+            memory,
+            certificate,
+            found.state,
+            found.holds,
         )

@@ -29,12 +29,16 @@ _SLACK = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Found:
-    """What a store's log has led to. keys: of its publisher, with what the store adds to them. index: what it says."""
+    """What a store's log has led to. keys: of its publisher, with what the store adds to them. index: what it says.
+
+    holds: whether the key still holds that has signed the index.
+    """
 
     state: State
     entries: tuple[Entry, ...]
     keys: Path
     index: Mapping[str, Any]
+    holds: bool
 
     @property
     def expires(self) -> datetime | None:
@@ -102,15 +106,18 @@ class _Reading:
         self.url = store.url
         self.fingerprint = gpg.primary(reader.pinned)
         self.memory = Memory(reader.memory, self.fingerprint, reader.pinned.read_bytes())
+        try:
+            # Before the key: what has signed it is in the store by then.
+            data: bytes | None = store.read(ledger.INDEX)
+        except Missing:
+            data = None
         keys = gpg.merged(reader.pinned, [self.memory.certificate.encode(), _own_key(store)], scratch)
         self.index_standing: gpg.Standing | None = None
         shown = State()
         index: Mapping[str, Any] = {}
-        try:
-            text, self.index_standing = ledger.opened_once(store, ledger.INDEX, keys, scratch)
+        if data is not None:
+            text, self.index_standing = ledger.opened_once(ledger.INDEX, data, keys, scratch)
             shown, index = ledger.parse_index(text)
-        except Missing:
-            pass
         state, fits, self.shown = State(), shown == State(), shown
         self.digests: list[str] = []
         self.entries: list[tuple[Entry, gpg.Standing]] = []
@@ -125,7 +132,7 @@ class _Reading:
             log.info(
                 f"the index is {state.sequence - shown.sequence} behind the log, which is signed as well: used that"
             )
-        self.found = Found(state, tuple(e for e, _ in self.entries), keys, index)
+        self.found = Found(state, tuple(e for e, _ in self.entries), keys, index, self.index_standing in (None, "good"))
         self.name = state.head[:16] or EMPTY
         self.accepted = accept is not None and (
             len(accept) >= _SHORTEST and state.head.startswith(accept) if state.head else accept == EMPTY

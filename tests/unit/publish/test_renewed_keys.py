@@ -12,6 +12,7 @@ import pytest
 from foundry import gpg, run
 from foundry.gpg import BadSignature
 from foundry.publish import consumer, flow, ledger
+from foundry.publish.local import LocalStore
 from foundry.publish.memory import Stale
 from tests.unit.publish.gpg_home import Home
 from tests.unit.publish.publishing import NAME, Project
@@ -233,3 +234,53 @@ def subkeys(path: Path) -> int:
     with gpg._reading() as words:
         rows = run.run([*words, "--with-colons", "--show-keys", path], name="x").output.splitlines()
     return sum(row.startswith("sub:") for row in rows)
+
+
+@pytest.mark.parametrize("way", ["publish", "renew"])
+def test_a_new_subkey_is_there_before_anything_that_it_has_signed(
+    publisher: Project, reader: Reader, home: Home, way: str
+) -> None:
+    """A publisher may be killed anywhere, and readers come at any time."""
+    home.subkey(key_of(publisher))
+    home.revoke_subkey(key_of(publisher), 1)
+    changed: list[str] = []
+
+    def wrapped(name: str) -> Callable[..., None]:
+        real = getattr(LocalStore, name)
+
+        def act(self: LocalStore, path: str, data: bytes) -> None:
+            real(self, path, data)
+            # What was revoked is refused from then on, until the index is signed anew.
+            if path != "key.asc":
+                reader.check()
+            changed.append(path)
+
+        return act
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("replace", "create"):
+            patch.setattr(LocalStore, name, wrapped(name))
+        if way == "publish":
+            publisher.publish("2")
+        else:
+            renew(publisher)
+    assert changed == ["key.asc", "index.asc", *(["log/00000002.json.asc", "index.asc"] if way == "publish" else [])]
+
+
+def test_a_reader_who_comes_while_a_subkey_is_replaced(publisher: Project, reader: Reader, home: Home) -> None:
+    """He reads the index first, and the key after it: so what has signed the one is in the other."""
+    home.subkey(key_of(publisher))
+    real = LocalStore.read
+    renewed: list[str] = []
+
+    def read(self: LocalStore, path: str) -> bytes:
+        data = real(self, path)
+        if not renewed:
+            renewed.append(path)
+            renew(publisher)
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalStore, "read", read)
+        reader.check()
+    assert renewed == ["index.asc"]

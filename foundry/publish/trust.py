@@ -77,9 +77,10 @@ class Reader:
         for problem in (*reading.forgotten(), *reading.unvouched(), *reading.unknown()):
             raise problem
         revoked = [str(e.sequence) for e, standing in reading.entries if standing == "revoked"]
-        if revoked:
+        # Said once: what is always said is not read.
+        if revoked and reading.memory.certificate != gpg.armored(reading.found.keys):
             log.info(
-                f"{_entries(revoked)} of the log signed by a key that was revoked since: is it all yours? "
+                f"{_entries(revoked)} signed by a key that was revoked since: is it all yours? "
                 "`./inv releases` shows the last ones"
             )
         return reading.remembered()
@@ -237,4 +238,5 @@ def _own_key(store: Store) -> bytes:
 
 
 def _entries(numbers: list[str]) -> str:
-    return f"entry {numbers[0]} is" if len(numbers) == 1 else f"entries {', '.join(numbers)} are"
+    what = f"entry {numbers[0]}" if len(numbers) == 1 else f"entries {', '.join(numbers)}"
+    return f"{what} of the log {'is' if len(numbers) == 1 else 'are'}"

@@ -79,7 +79,9 @@ def put(source: Path, project: Project) -> None:
     shutil.copytree(source, project.store)
 
 
-def test_a_subkey_in_place_of_one_that_was_revoked(publisher: Project, reader: Reader, home: Home) -> None:
+def test_a_subkey_in_place_of_one_that_was_revoked(
+    publisher: Project, reader: Reader, home: Home, said: list[str]
+) -> None:
     reader.check()
     home.subkey(key_of(publisher))
     home.revoke_subkey(key_of(publisher), 1)
@@ -87,6 +89,9 @@ def test_a_subkey_in_place_of_one_that_was_revoked(publisher: Project, reader: R
     assert reader.check().startswith(f"version  {NAME} 2, ")
     # What the old one has signed is vouched for by the new one.
     assert reader.check("1").startswith(f"version  {NAME} 1, ")
+    # By somebody who is asked, once, whether it is all his.
+    renew(publisher)
+    assert len([line for line in said if line.startswith("entry 1 of the log is signed by")]) == 1
 
 
 def test_whoever_has_stolen_a_subkey_that_was_revoked(

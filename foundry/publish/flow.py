@@ -108,7 +108,11 @@ def _entries(open_: Session, title: str, version: str) -> list[aptrepo.Entry]:
 
 def _same(store: Store, path: str, digest: str, scratch: Path) -> bool:
     target = scratch / "same"
-    store.download(path, target)
+    try:
+        store.download(path, target)
+    except Missing:
+        # Another publisher has taken it out since.
+        return False
     try:
         return files.sha256(target) == digest
     finally:

@@ -12,10 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from foundry import files
+from foundry import files, log, run
+from foundry.errors import Cancelled
 from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, StoreError, Taken, checked, damaged
 
 _CHUNK = 1 << 20
+_LOOK = 0.2
+# Seconds in which something of a file that another brings has to arrive, and more for the one who reads it all again.
+_PATIENCE = 120.0
+_SLOWEST = 1 << 20
 
 
 class LocalStore:
@@ -57,12 +62,12 @@ class LocalStore:
                 Path(name).unlink(missing_ok=True)
 
     def upload(self, source: Path, path: str, digest: str) -> int:
-        """See Store. Raises StoreError as well where somebody else uploads the same file now."""
+        """See Store. Where somebody else brings the same file now, this waits, and goes on with what that one left."""
         size = source.stat().st_size
         with self._named(path) as target:
             if self.size(path) == size:
                 return 0
-            with self._claimed(self._incoming() / digest) as partial:
+            with self._claimed(self._incoming() / digest, path, size) as partial:
                 # Whoever held the claim before may have finished.
                 if self.size(path) == size:
                     partial.unlink()
@@ -145,8 +150,7 @@ class LocalStore:
             folder = self.root / INCOMING
             for left in sorted(folder.iterdir()) if folder.is_dir() else []:
                 with suppress(FileNotFoundError):
-                    if left.stat().st_mtime <= oldest:
-                        left.unlink()
+                    if left.stat().st_mtime <= oldest and _remove_unclaimed(left, oldest):
                         swept.append(left.name)
         return swept
 
@@ -198,22 +202,40 @@ class LocalStore:
         return folder
 
     @contextmanager
-    def _claimed(self, partial: Path) -> Iterator[Path]:
-        """Hold partial, which is made where it is missing, against others who upload the same file."""
-        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between open and lock it may have become the finished file, which nobody may write to.
-            if not partial.exists() or not os.path.samestat(os.fstat(handle), partial.stat()):
-                raise BlockingIOError
-            yield partial
-        except BlockingIOError:
-            raise StoreError(
-                f"somebody else uploads the same file to {self.url} now",
-                hint="wait until that has ended; then run it again",
-            ) from None
-        finally:
-            os.close(handle)
+    def _claimed(self, partial: Path, path: str, size: int) -> Iterator[Path]:
+        """Hold partial, which is made where it is missing, against others who bring the same file: wait for those.
+
+        A claim ends with whoever holds it, however that one ends (on a file server with its host's lease).
+        Raises StoreError where the one who holds it brings nothing for long.
+        """
+        seen, limit = (-1, -1), _PATIENCE + size / _SLOWEST
+        since = time.monotonic()
+        while True:
+            # Opened anew each time: only then does a host ask a file server how far another host has come.
+            handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                claimed = _lock(handle)
+                # Between open and lock it may have become the finished file, which nobody may write to.
+                if claimed and _is_still(partial, handle):
+                    yield partial
+                    return
+                facts = os.fstat(handle)
+            finally:
+                os.close(handle)
+            if claimed or (facts.st_size, facts.st_mtime_ns) != seen:
+                seen, since = (facts.st_size, facts.st_mtime_ns), time.monotonic()
+            if run.cancelled():
+                raise Cancelled("interrupted")
+            if time.monotonic() - since > limit:
+                raise StoreError(
+                    f"another publisher brings {path} to {self.url}, and nothing has come of it for {limit:.0f} s",
+                    hint="end that publisher if it stands still, then run it again: what it has brought is used",
+                )
+            log.activity(
+                f"publish: waiting for another publisher, who brings {path} as well: "
+                f"{files.human(facts.st_size)} of {files.human(size)} are there"
+            )
+            time.sleep(0 if claimed else _LOOK)
 
     @contextmanager
     def _written(self, data: bytes) -> Iterator[Path]:
@@ -228,6 +250,35 @@ class LocalStore:
             yield Path(name)
         finally:
             Path(name).unlink(missing_ok=True)
+
+
+def _lock(handle: int) -> bool:
+    """Take the claim of a file that is open, unless somebody else has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Whether a path leads to the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_unclaimed(path: Path, oldest: float) -> bool:
+    """Remove a file, unless somebody goes on with it now."""
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if not _lock(handle) or os.fstat(handle).st_mtime > oldest or not _is_still(path, handle):
+            return False
+        path.unlink()
+        return True
+    finally:
+        os.close(handle)
 
 
 def _sync(folder: Path) -> None:

@@ -28,6 +28,10 @@ _LONGEST = 70
 _SLOWEST = 32 << 10
 
 
+class Refused(StoreError):
+    """A server has answered, and said no."""
+
+
 @dataclass(frozen=True)
 class Address:
     """What an sftp:// URL says; path is absolute, or relative to the folder that one logs in to, and "" is that one."""
@@ -186,7 +190,8 @@ class Session:
         return StoreError(f"{self._address.url}: no connection", details=said, hint=hint)
 
     def refused(self, answer: Result) -> StoreError:
-        return StoreError(
+        """The error for an answer that says that a line has failed."""
+        return Refused(
             f"{self._address.url}: the server refused",
             details=answer.output or f"sftp exited {answer.returncode}",
             log=answer.log,

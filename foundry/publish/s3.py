@@ -175,33 +175,46 @@ class S3Store:
     # uploads
 
     def _send_parts(self, source: Path, path: str, size: int) -> int:
-        """Upload in parts, without those that an unfinished upload has already; returns the bytes sent."""
+        """Upload in parts, without those that an unfinished upload has already; returns the bytes sent.
+
+        Several who bring the same file go on with the same upload: it ends for all when one completes it.
+        """
+        sent = tries = 0
+        while True:
+            try:
+                for count in self._parts_sent(source, path, size):
+                    sent += count
+                return sent
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "NoSuchUpload":
+                    raise
+                # It is complete (or the answer to a first try was lost), or somebody has found it damaged.
+                if self.size(path) == size:
+                    return sent
+                tries += 1
+                if tries == _TRIES:
+                    raise
+
+    def _parts_sent(self, source: Path, path: str, size: int) -> Iterator[int]:
+        """Send what an upload lacks and complete it; gives the bytes of each part that was sent."""
         length = part_length(size, self._options.part_size)
         upload, have = self._unfinished(source, path, length)
         wanted: dict[int, str] = {}
-        sent = 0
-        try:
-            with source.open("rb") as stream:
-                for number, data in enumerate(iter(lambda: stream.read(length), b""), 1):
-                    if number in have:
-                        wanted[number] = have[number]
-                    else:
-                        wanted[number] = self._send_part(path, upload, number, data)
-                        sent += len(data)
-            listed = self._parts(path, upload)
-            if any(listed.get(number) != tag for number, tag in wanted.items()):
-                raise CorruptArtifact(
-                    f"{source.name}: {self.url} lists other parts than it was sent",
-                    hint="run it again: it sends them anew",
-                )
-            done = [{"PartNumber": number, "ETag": f'"{tag}"'} for number, tag in wanted.items()]
-            self._client.complete_multipart_upload(**self._at(path), UploadId=upload, MultipartUpload={"Parts": done})
-        except ClientError as error:
-            # Somebody else went on with the same upload and completed it; or the answer to a first try was lost.
-            if error.response["Error"]["Code"] == "NoSuchUpload" and self.size(path) == size:
-                return sent
-            raise
-        return sent
+        with source.open("rb") as stream:
+            for number, data in enumerate(iter(lambda: stream.read(length), b""), 1):
+                if number in have:
+                    wanted[number] = have[number]
+                else:
+                    wanted[number] = self._send_part(path, upload, number, data)
+                    yield len(data)
+        listed = self._parts(path, upload)
+        if any(listed.get(number) != tag for number, tag in wanted.items()):
+            raise CorruptArtifact(
+                f"{source.name}: {self.url} lists other parts than it was sent",
+                hint="run it again: it sends them anew",
+            )
+        done = [{"PartNumber": number, "ETag": f'"{tag}"'} for number, tag in wanted.items()]
+        self._client.complete_multipart_upload(**self._at(path), UploadId=upload, MultipartUpload={"Parts": done})
 
     def _unfinished(self, source: Path, path: str, length: int) -> tuple[str, dict[int, str]]:
         """An upload to go on with, a new one where there is none, and the parts that it has."""

@@ -16,14 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import files
-from foundry.publish.openssh import Address, Session
+from foundry import files, log, run
+from foundry.errors import Cancelled
+from foundry.publish.openssh import Address, Refused, Session
 from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, Options, StoreError, Taken, checked, damaged
 from foundry.run import Result
 
 # A line of sftp's own `ls -ln`: mode, links, owner, group, size, time, path.
 _LISTED = re.compile(r"([-dlbcps])\S{9}\S?\s+\S+\s+\S+\s+\S+\s+(\d+)\s+(\w{3}\s+\d+\s+[\d:]+) (.*)")
 _HALF_A_YEAR = 182 * 86400
+# What has not grown for so many seconds nobody brings any more; one that has all its bytes may be read back now.
+_QUIET, _LOOK = 3.0, 0.5
+_READ_BACK = 8 << 20
+_TRIES = 5
 
 
 class SftpStore:
@@ -61,12 +66,31 @@ class SftpStore:
             (folder / "got").replace(target)
 
     def upload(self, source: Path, path: str, digest: str) -> int:
-        """See Store. What another upload of the same file has sent is taken over, and that one is told so."""
+        """See Store. While another upload of the same file grows, this one waits; what does not grow it takes over.
+
+        One that was taken for dead, and finds that others go on with what it has sent, waits for them in turn, each
+        time longer.
+        """
         size = source.stat().st_size
         if self.size(path) == size:
             return 0
         self._prepare()
-        partial, offset = self._claim(digest, size)
+        tries = 0
+        while True:
+            left = self._wait(path, digest, size, 4**tries)
+            if left is None:
+                return 0
+            partial, offset = self._claim(left, digest)
+            try:
+                return self._bring(source, path, digest, partial, offset)
+            except (Missing, Refused):
+                tries += 1
+                if tries == _TRIES or any(e.path == partial for e in self._list(INCOMING)):
+                    raise
+
+    def _bring(self, source: Path, path: str, digest: str, partial: str, offset: int) -> int:
+        """Send what partial, a file of our own, has not yet, and let the file appear; returns the bytes sent."""
+        size = source.stat().st_size
         with self._scratch() as folder:
             files.need_space(folder, size, f"reading {source.name} back from {self.url}")
             # sftp takes the name for a pattern, and what is in it may be anything.
@@ -120,14 +144,34 @@ class SftpStore:
 
     # its parts
 
-    def _claim(self, digest: str, size: int) -> tuple[str, int]:
+    def _wait(self, path: str, digest: str, size: int, patience: float) -> list[_Entry] | None:
+        """Wait while others bring the same file; returns what they have left, or None once the file is there."""
+        before: list[_Entry] | None = None
+        since = time.monotonic()
+        while before is None or self.size(path) != size:
+            left = [e for e in self._list(INCOMING) if e.path.startswith(f"{INCOMING}/{digest}.") and e.size <= size]
+            if left != before:
+                before, since = left, time.monotonic()
+            largest = max((e.size for e in left), default=0)
+            quiet = _QUIET + (size / _READ_BACK if largest == size else 0)
+            if not left or time.monotonic() - since >= quiet * patience:
+                return left
+            if run.cancelled():
+                raise Cancelled("interrupted")
+            log.activity(
+                f"publish: waiting whether another publisher brings {path}: "
+                f"{files.human(largest)} of {files.human(size)} are there"
+            )
+            time.sleep(_LOOK)
+        return None
+
+    def _claim(self, left: list[_Entry], digest: str) -> tuple[str, int]:
         """A partial file of our own, and how much of it is there: one that an earlier upload has left, if any.
 
         SFTP has no locks, so each upload has a file that nobody else empties: of several who find an old one, the one
         whose rename succeeds goes on with it.
         """
         own = f"{INCOMING}/{digest}.{secrets.token_hex(4)}"
-        left = [e for e in self._list(INCOMING) if e.path.startswith(f"{INCOMING}/{digest}.") and e.size <= size]
         for entry in sorted(left, key=lambda e: e.size, reverse=True):
             if self._session.ask(f"rename {entry.path} {own}").returncode == 0:
                 return own, entry.size

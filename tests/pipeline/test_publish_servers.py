@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from foundry.publish import flow, ledger, releases, stores
+from foundry.publish import aptrepo, flow, ledger, releases, stores
 from foundry.publish.ledger import Conflict
 from foundry.publish.session import reading
 from foundry.publish.stores import Options, Store
@@ -65,14 +66,29 @@ def test_versions_come_move_and_go(place: Place, made: Made) -> None:
     assert place.unfinished() == 0
 
 
-def test_of_two_publishers_one_wins_and_the_other_says_so(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_publishers_one_wins_and_the_other_says_so(
+    place: Place, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both bring the same packages at the same moments, and then make the same entry of the log."""
     one, two = made("a"), made("b")
     one.publish("1")
     assert checked(two, "candidate").startswith(f"version  {NAME} 1, ")
     for project, version in ((one, "2"), (two, "3")):
         project.build(version)
-    together = threading.Barrier(2)
-    real = ledger.append
+    index = place.now(f"images/{NAME}/1/Packages")
+    assert index
+    pool = [f"apt/{entry.path}" for entry in aptrepo.entries(index)]
+    for path in pool:
+        place.open().remove(path)
+    together, apart = threading.Barrier(2), threading.Barrier(2)
+    kind, real = type(place.open()), ledger.append
+    upload = kind.upload
+
+    def bring(self: Store, source: Path, path: str, digest: str) -> int:
+        # Both bring as many files, each of them at the moment when the other does: some of these have the same bytes.
+        with suppress(threading.BrokenBarrierError):
+            apart.wait(10)
+        return int(upload(self, source, path, digest))
 
     def append(*args: Any) -> ledger.State:
         together.wait(60)
@@ -83,20 +99,25 @@ def test_of_two_publishers_one_wins_and_the_other_says_so(made: Made, monkeypatc
     def run(project: Project, version: str) -> None:
         try:
             ended[version] = project.publish(version)
-        except Conflict as error:
+        except Exception as error:
+            # Whatever it was, the other one need not wait.
             ended[version] = error
+            together.abort()
 
     with monkeypatch.context() as patch:
+        patch.setattr(kind, "upload", bring)
         patch.setattr(ledger, "append", append)
         threads = [threading.Thread(target=run, args=a) for a in ((one, "2"), (two, "3"))]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(120)
+    assert {type(said) for said in ended.values()} == {list, Conflict}, ended
     (lost,) = [version for version, said in ended.items() if isinstance(said, Conflict)]
     (won,) = {"2", "3"} - {lost}
     assert isinstance(ended[won], list)
     assert served(one) == (["1", won], {"candidate": won})
+    assert all(place.now(path) is not None for path in pool)
     loser = one if lost == "2" else two
     assert f"channel  candidate: {won} -> {lost}" in loser.publish(lost)
     assert checked(loser, "candidate").startswith(f"version  {NAME} {lost}, ")

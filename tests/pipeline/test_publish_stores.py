@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -173,7 +174,7 @@ def test_of_several_who_create_one_wins(place: Place) -> None:
 
 
 def test_two_who_upload_the_same(place: Place) -> None:
-    """One wins, or both; the other says so; the file is whole from the moment when it is there."""
+    """Both have it there in the end; the file is whole from the moment when it is there."""
     source, digest = place.source()
     with watched(place.size_now(DISK)) as seen, ExitStack() as stack:
         order = {"source": source, "path": DISK, "digest": digest}
@@ -182,11 +183,37 @@ def test_two_who_upload_the_same(place: Place) -> None:
             each.at(each.ready.exists, "it is ready")
         both[0].start()
         ended = [each.result() for each in both]
-    assert any("sent" in result for result in ended), ended
-    assert all(result.get("error", "StoreError") == "StoreError" for result in ended), ended
+    assert all("sent" in result for result in ended), ended
+    if place.kind == "local":
+        assert sorted(result["sent"] for result in ended) == [0, place.large]
     assert sha256(place.now(DISK)) == digest
     assert seen <= {None, place.large}
     assert place.open().upload(source, DISK, digest) == 0
+    assert place.unfinished() == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_two_who_upload_the_same_and_one_ends(place: Place, how: signal.Signals) -> None:
+    """The other goes on, whether the first one has ended or stands still (in a folder, until it has ended)."""
+    source, digest = place.source()
+    order = {"source": source, "path": DISK, "digest": digest}
+    with Publisher(place, "upload", "one", **order) as one:
+        one.at(lambda: place.arrived() >= 2 * PART, "something has arrived")
+        one.process.send_signal(signal.SIGSTOP)
+        with Publisher(place, "upload", "two", **order) as two:
+            two.at(two.ready.exists, "it is ready")
+            if how is signal.SIGKILL or place.kind == "local":
+                one.kill()
+            ended = two.result()
+        assert 0 <= ended["sent"] <= place.large, ended
+        assert sha256(place.now(DISK)) == digest
+        if place.kind == "local":
+            assert ended["sent"] < place.large
+            assert place.unfinished() == 0
+        elif how is signal.SIGSTOP:
+            one.process.send_signal(signal.SIGCONT)
+            assert "sent" in (late := one.result()), late
+            assert sha256(place.now(DISK)) == digest
 
 
 def test_a_pointer_is_old_or_new(place: Place) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -76,16 +75,6 @@ def test_source_that_changed(store: LocalStore, tmp_path: Path) -> None:
         store.upload(path, "images/a", DIGEST)
     assert store.size("images/a") is None
     assert list((store.root / INCOMING).iterdir()) == []
-
-
-def test_upload_that_is_under_way_elsewhere(store: LocalStore, tmp_path: Path) -> None:
-    partial = left_in(store, DATA[:100])
-    with partial.open("r+b") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="somebody else uploads the same file"):
-            store.upload(source(tmp_path), "images/a", DIGEST)
-    assert partial.read_bytes() == DATA[:100]
-    assert store.upload(source(tmp_path), "images/a", DIGEST) == len(DATA) - 100
 
 
 def test_create_keeps_what_is_there(store: LocalStore) -> None:

@@ -148,6 +148,21 @@ def test_upload_that_somebody_else_completed(store: S3Store, answers: Stubber, t
     assert store.upload(source, "images/a", hashlib.sha256(data).hexdigest()) == 0
 
 
+def test_upload_that_another_ends_while_it_is_looked_at(store: S3Store, answers: Stubber, tmp_path: Path) -> None:
+    """As when the other one has found it damaged: this one begins anew."""
+    source, pieces, data = three_parts(tmp_path)
+    answers.add_client_error("head_object", "404", http_status_code=404)
+    unfinished(answers, ("good", 2))
+    answers.add_client_error("list_parts", "NoSuchUpload", http_status_code=404)
+    answers.add_client_error("head_object", "404", http_status_code=404)
+    unfinished(answers, ("new", 3))
+    parts(answers, "new", *pieces)
+    parts(answers, "new", *pieces)
+    answers.add_response("complete_multipart_upload", {}, {**AT, "UploadId": "new", "MultipartUpload": ANY})
+    whole(answers, data)
+    assert store.upload(source, "images/a", hashlib.sha256(data).hexdigest()) == 0
+
+
 def test_object_that_is_damaged_is_removed(store: S3Store, answers: Stubber, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"good")
     answers.add_client_error("head_object", "404", http_status_code=404)

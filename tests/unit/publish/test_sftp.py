@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from foundry import run
-from foundry.errors import CommandFailed
-from foundry.publish.openssh import Address, Session
+from foundry import log, run
+from foundry.errors import Cancelled, CommandFailed
+from foundry.publish import sftp
+from foundry.publish.openssh import Address, Refused, Session
 from foundry.publish.sftp import SftpStore, _when
 from foundry.publish.stores import Missing, Options, StoreError
 from foundry.run import Result
@@ -97,13 +99,83 @@ def test_of_several_leftovers_the_largest_that_can_be_had_is_taken() -> None:
         (1, "No such file or directory"),
         (0, ""),
     )
-    partial, offset = found._claim("abc", 50)
+    left = found._wait("images/a", "abc", 50, 0)
+    assert left is not None
+    partial, offset = found._claim(left, "abc")
     assert offset == 10
     assert [line[0].split()[:2] for line in session.asked[1:]] == [
         ["rename", ".incoming/abc.2"],
         ["rename", ".incoming/abc.1"],
     ]
     assert partial.startswith(".incoming/abc.") and partial != ".incoming/abc.1"
+
+
+def grown(size: int) -> tuple[int, str]:
+    return 0, f"-rw------- 1 0 0 {size} Nov 24 16:00 .incoming/abc.1"
+
+
+ABSENT = (1, 'Can\'t ls: "/srv/images/a" not found')
+
+
+def test_an_upload_that_grows_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(log, "activity", said.append)
+    there = (0, "-rw-r--r-- 1 0 0 50 Nov 24 16:00 images/a")
+    found, session = store(grown(10), ABSENT, grown(20), ABSENT, grown(50), there)
+    assert found._wait("images/a", "abc", 50, 1) is None
+    assert session.answers == []
+    assert [line.rpartition(": ")[2] for line in said] == [f"{n} B of 50 B are there" for n in (10, 20, 50)]
+
+
+def test_an_upload_that_does_not_grow_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(0, 1000, 2))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    found, session = store(grown(10), ABSENT, grown(20), ABSENT, grown(20))
+    left = found._wait("images/a", "abc", 50, 1)
+    assert [e.size for e in left or ()] == [20]
+    assert session.answers == []
+
+
+def test_interrupted_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "cancelled", lambda: True)
+    with pytest.raises(Cancelled):
+        store(grown(10))[0]._wait("images/a", "abc", 50, 1)
+
+
+@pytest.mark.parametrize("error", [Missing("no .incoming/abc.1"), Refused("rename failed")])
+def test_whose_file_was_taken_over_waits_longer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: StoreError
+) -> None:
+    found, source = store()[0], tmp_path / "source"
+    source.write_bytes(b"x")
+    waits: list[float] = []
+    ends: list[StoreError | None] = [error, error, None]
+
+    def wait(path: str, digest: str, size: int, patience: float) -> list[object]:
+        waits.append(patience)
+        return []
+
+    def bring(*_: object) -> int:
+        end = ends.pop(0)
+        if end:
+            raise end
+        return 1
+
+    for name, act in {"size": lambda _: None, "_prepare": lambda: None, "_wait": wait, "_bring": bring}.items():
+        monkeypatch.setattr(found, name, act)
+    listed: list[sftp._Entry] = []
+    monkeypatch.setattr(found, "_list", lambda _: listed)
+    assert found.upload(source, "images/a", hashlib.sha256(b"x").hexdigest()) == 1
+    assert waits == [1, 4, 16]
+    # It is there, so the error was about something else.
+    ends.append(error)
+    own = sftp._Entry("-", 1, 0.0, ".incoming/own")
+    listed.append(own)
+    monkeypatch.setattr(found, "_claim", lambda *_: (own.path, 0))
+    with pytest.raises(type(error)):
+        found.upload(source, "images/a", hashlib.sha256(b"x").hexdigest())
 
 
 def test_times_of_listings() -> None:

@@ -36,7 +36,7 @@ from foundry import (
     wheels,
 )
 from foundry.config import Config
-from foundry.errors import ConfigError
+from foundry.errors import ConfigError, ToolMissing
 from foundry.workspace import Workspace
 
 MANIFEST = "manifest.json"
@@ -215,12 +215,24 @@ def _inputs(parts: Parts, workspace: Workspace) -> dict[str, Any]:
 
 
 def _commit(workspace: Workspace) -> str | None:
+    """What git calls the sources; None where nobody can tell: no git, no repository, one that is damaged or another's.
+
+    A build needs no git: sources are brought to hosts in other ways too.
+    """
     if not (workspace.root / ".git").exists():
         return None
-    answer = run.run(
-        ["git", "-C", workspace.root, "describe", "--always", "--dirty", "--abbrev=40"], name="git", check=False
-    )
-    return answer.output.strip() if answer.returncode == 0 else None
+    try:
+        answer = run.run(
+            ["git", "-C", workspace.root, "describe", "--always", "--dirty", "--abbrev=40"],
+            name="git",
+            # Else a damaged repository would be passed over for one in a folder above.
+            env={"GIT_CEILING_DIRECTORIES": str(workspace.root.resolve().parent)},
+            check=False,
+        )
+    except ToolMissing:
+        return None
+    said = answer.output.strip()
+    return said if answer.returncode == 0 and re.fullmatch(recorded.REVISION, said) else None
 
 
 def _tools() -> dict[str, str]:

@@ -25,6 +25,8 @@ LOCAL = ("archive.", "build.", "verify.", "consul.path", "consul.signed_by", "po
 """Settings that say where things are and on what they are built, but not what is built."""
 _FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~%-]*$", max_length=250)]
 _Arch = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$"
+"""What is taken for the name of the sources' revision."""
 
 
 class _Part(BaseModel):
@@ -68,7 +70,7 @@ class _Inputs(_Part):
     base: _Base
     debs: list[_File]
     sources: dict[str, str]
-    commit: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$")] | None
+    commit: Annotated[str, StringConstraints(pattern=REVISION)] | None
 
 
 class _Rebuild(_Part):

@@ -19,6 +19,7 @@ NAMESPACES = Path("/run/netns")
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 OVMF = Path("/usr/share/OVMF")
+SHIPPED_TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 @dataclass(frozen=True)

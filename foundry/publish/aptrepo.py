@@ -29,7 +29,10 @@ PRODUCT = "Patroni Foundry"
 ARCHITECTURE = "amd64"
 COMPONENT = "main"
 _AREA = f"{COMPONENT}/binary-{ARCHITECTURE}"
-_BY_HASH = f"{_AREA}/by-hash/SHA256"
+BY_HASH = f"{_AREA}/by-hash/SHA256"
+# Of a suite's folder: the index in each form, and what is signed.
+INDEXES = (f"{_AREA}/Packages", f"{_AREA}/Packages.xz")
+SIGNED = ("InRelease", "Release", "Release.gpg")
 # What a stock Debian has is asked for too: it may have older versions than those that our packages want.
 STOCK = ("?essential", "?priority(required)", "apt", "systemd-sysv")
 ROOT = "patroni-node"
@@ -235,8 +238,7 @@ def dists(
     move, also where a channel goes back to an older version. valid_for: after which apt refuses it; None for never.
     by-hash comes first: whoever has read the old InRelease finds the old indexes, if they were left there.
     """
-    named = zip((f"{_AREA}/Packages", f"{_AREA}/Packages.xz"), packed(index), strict=True)
-    indexes = dict(named)
+    indexes = dict(zip(INDEXES, packed(index), strict=True))
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".suite.") as name:
         folder = Path(name)
         for path, data in indexes.items():
@@ -247,7 +249,7 @@ def dists(
         signed = key.clearsign(release, folder)
         detached = key.detach(folder / "Release", folder / "Release.gpg", armor=True).read_bytes()
         digests = {path: files.sha256(folder / "suite" / path) for path in indexes}
-    view = {f"{_BY_HASH}/{digests[path]}": data for path, data in indexes.items()}
+    view = {f"{BY_HASH}/{digests[path]}": data for path, data in indexes.items()}
     view |= {"InRelease": signed.encode()} | indexes | {"Release": release.encode(), "Release.gpg": detached}
     return {f"dists/{suite}/{path}": data for path, data in view.items()}
 
@@ -259,20 +261,24 @@ def packed(index: bytes) -> tuple[bytes, bytes]:
 
 def by_hash(image: str, channel: str) -> str:
     """The folder in a store that has a suite's indexes by their digest, old ones as well."""
-    return f"{FOLDER}/dists/{suite_name(image, channel)}/{_BY_HASH}"
+    return f"{FOLDER}/dists/{suite_name(image, channel)}/{BY_HASH}"
 
 
-def _release(folder: Path, suite: str, date: datetime, valid_for: timedelta | None) -> str:
-    fields = {
+def release_fields(suite: str) -> dict[str, str]:
+    """What the Release file of a suite says beside its time and its files."""
+    return {
         "Origin": PRODUCT,
         "Label": PRODUCT,
         "Suite": suite,
         "Codename": suite,
-        "Date": _date(date),
         "Acquire-By-Hash": "yes",
         "Architectures": ARCHITECTURE,
         "Components": COMPONENT,
     }
+
+
+def _release(folder: Path, suite: str, date: datetime, valid_for: timedelta | None) -> str:
+    fields = {**release_fields(suite), "Date": _date(date)}
     if valid_for is not None:
         # Without ValidTime, apt-ftparchive writes no Valid-Until at all.
         fields |= {"ValidTime": "1", "Valid-Until": _date(date + valid_for)}

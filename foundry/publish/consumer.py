@@ -16,7 +16,7 @@ from pathlib import Path
 from foundry import evidence, files, gpg, image, lock, log, verify
 from foundry.config import Config
 from foundry.errors import ConfigError
-from foundry.publish import bundle, documents, ledger, signing, trust
+from foundry.publish import bundle, documents, formats, ledger, signing, suite_check, trust
 from foundry.publish.ledger import Broken, State
 from foundry.publish.session import opened
 from foundry.publish.stores import Missing, Store
@@ -143,6 +143,8 @@ def verify_release(
         target = keep or workspace.stage("fetched") / f"checked-{version}"
         with files.whole_folder(target) as folder:
             sums = consumer.version(found, version, state, folder)
+        index = (target / formats.INDEX).read_bytes()
+        suites = list(suite_check.lines(store, state, found, version, index, consumer.keys, scratch))
         manifest = json.loads((target / image.MANIFEST).read_text(encoding="utf-8"))
         verdict = verify.load(target / bundle.VERDICT)
         assert verdict is not None
@@ -151,8 +153,11 @@ def verify_release(
             f"version  {found} {version}, built {manifest['built']}",
             f"files    {len(sums)}, each with the sha256 that {bundle.SUMS} (signed) has",
             "contents two lists (CycloneDX, SPDX) that agree with the manifest; origin signed, about these files",
-            "packages those that are in the image, in apt's index and in the tarball",
+            f"packages in {formats.INDEX}: only such as are in the image, by name, version and sha256",
+            "tarball  these packages, the same index in each form, signed, and what this program writes; no more",
+            *suites,
             f"verdict  {len(verdict.outcomes)} of {len(verdict.outcomes)} checks passed, {verdict.ended}",
+            suite_check.UNSEEN,
         ]
         return lines + ([f"kept     {keep}"] if keep else _dropped(target))
 

@@ -101,5 +101,5 @@ def problems(folder: Path, keys: Path, scratch: Path) -> list[str]:
     return [
         *sbom_check.wrong(folder / CYCLONEDX, folder / SPDX, manifest),
         *provenance.wrong(said, present, manifest),
-        *formats.problems(folder, manifest),
+        *formats.problems(folder, manifest, keys, scratch),
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from foundry import files, gpg, image, log
-from foundry.publish import aptrepo, offline, streams
+from foundry.publish import aptrepo, offline, offline_check, streams
 from foundry.publish.version import Version
-from foundry.workspace import Workspace
+from foundry.workspace import SHIPPED_TEMPLATES, Workspace
 
 INDEX = "Packages"
 STREAM = "incus.json"
@@ -81,8 +79,11 @@ def expected(version: str, names: Iterable[str]) -> set[str]:
     return {INDEX, offline.name(Version("", version, (), {}))} | incus
 
 
-def problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """What of these files is about another image than the manifest in a version's folder."""
+def problems(folder: Path, manifest: Mapping[str, Any], keys: Path, scratch: Path) -> list[str]:
+    """What of these files is about another image than the manifest in a version's folder. keys: its publisher's.
+
+    Raises BadSignature where the tarball's repository is signed by somebody else.
+    """
     index = (folder / INDEX).read_bytes()
     try:
         entries = aptrepo.entries(index)
@@ -98,39 +99,9 @@ def problems(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     own = {str(row["sha256"]) for row in manifest["inputs"]["debs"]} - {e.sha256 for e in entries}
     found += [f"{INDEX} has no {name} {version}" for (name, version, _), sha256 in inside.items() if sha256 in own]
     version = Version.of(manifest)
-    return [*found, *_packed(folder / offline.name(version), index, entries), *_described(folder, version)]
-
-
-def _packed(tarball: Path, index: bytes, entries: Iterable[aptrepo.Entry]) -> list[str]:
-    """What differs between a tarball and the packages of an index."""
-    left = {e.path: e.sha256 for e in entries}
-    try:
-        with tarfile.open(tarball, "r:") as archive:
-            for member in archive:
-                wrong = _misplaced(member, tarball.stem) or _other(archive, member, index, left)
-                if wrong:
-                    return [f"{tarball.name}: {wrong}"]
-    except tarfile.TarError as error:
-        return [f"{tarball.name} is no tarball: {error}"]
-    return [f"{tarball.name} has no {path}" for path in left]
-
-
-def _misplaced(member: tarfile.TarInfo, top: str) -> str | None:
-    first, *others = member.name.split("/")
-    if first != top or ".." in others:
-        return f"{member.name} is outside of its folder {top}"
-    # A link would be unpacked over what was looked at here.
-    return None if member.isreg() or member.isdir() else f"{'/'.join(others)} is neither a file nor a folder"
-
-
-def _other(archive: tarfile.TarFile, member: tarfile.TarInfo, index: bytes, left: dict[str, str]) -> str | None:
-    path = member.name.partition("/")[2]
-    stream = archive.extractfile(member)
-    if stream and path.startswith("pool/") and hashlib.sha256(stream.read()).hexdigest() != left.pop(path, None):
-        return f"{path} is not the package that {INDEX} names"
-    if stream and path.endswith(f"/{INDEX}") and stream.read() != index:
-        return f"{path} is not the index {INDEX}"
-    return None
+    tarball = folder / offline.name(version)
+    found += offline_check.wrong(tarball, index, version, keys, SHIPPED_TEMPLATES / "offline", scratch)
+    return [*found, *_described(folder, version)]
 
 
 def _described(folder: Path, version: Version) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -14,7 +15,7 @@ from foundry.publish.version import Version
 
 # Where README tells to unpack it; add-source writes the place where it really is.
 DEFAULT_PLACE = "/srv"
-SOURCES = "offline.sources"
+SOURCES, ADD_SOURCE, README = "offline.sources", "add-source", "README"
 # Where add-source puts it.
 INSTALLED = "/etc/apt/sources.list.d/patroni-node-offline.sources"
 
@@ -45,27 +46,38 @@ def tarball(version: Version, repository: Path, key: gpg.Key, texts: Path, targe
         for path, data in aptrepo.dists(index, suite, key, Path(scratch), date=version.built).items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(data)
-        text = key.armored()
-        files.write(folder / SOURCES, aptrepo.sources(f"file:{DEFAULT_PLACE}/{_top(version)}", suite, text))
-        shutil.copy(texts / "add-source", folder / "add-source")
-        facts = {
-            "top": _top(version),
-            "image": version.image,
-            "version": version.version,
-            "built": f"{version.built:%Y-%m-%d}",
-            "source": INSTALLED,
-            "fingerprint": key.fingerprint,
-            "count": len(packages),
-            "size": files.human(sum(p.size for p in packages)),
-        }
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(texts), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-        )
-        files.write(folder / "README", environment.get_template("README.j2").render(facts))
+        for path, data in written(version, packages, key.armored(), key.fingerprint, texts).items():
+            (folder / path).write_bytes(data)
+        (folder / ADD_SOURCE).chmod(0o755)
         whole = Path(scratch) / "whole.tar"
         run.run(_tar(folder, whole, version), name="tar", what="publish: the offline tarball")
         whole.rename(target)
     return target
+
+
+def written(
+    version: Version, packages: Sequence[aptrepo.Entry], armored: str, fingerprint: str, texts: Path
+) -> dict[str, bytes]:
+    """What is written for people and for apt's settings, by name. armored, fingerprint: the key's. See tarball()."""
+    facts = {
+        "top": _top(version),
+        "image": version.image,
+        "version": version.version,
+        "built": f"{version.built:%Y-%m-%d}",
+        "source": INSTALLED,
+        "fingerprint": fingerprint,
+        "count": len(packages),
+        "size": files.human(sum(p.size for p in packages)),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(texts), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    suite = aptrepo.suite_name(version.image, "offline")
+    return {
+        SOURCES: aptrepo.sources(f"file:{DEFAULT_PLACE}/{_top(version)}", suite, armored).encode(),
+        ADD_SOURCE: (texts / ADD_SOURCE).read_bytes(),
+        README: environment.get_template("README.j2").render(facts).encode(),
+    }
 
 
 def _tar(folder: Path, target: Path, version: Version) -> list[str | Path]:

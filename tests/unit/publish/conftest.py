@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 from foundry import gpg, run
 from foundry.publish import contents, flow
 from foundry.publish.formats import Repository
-from foundry.publish.version import Version
 from foundry.publish.views import Views
 from foundry.workspace import Workspace
 from tests.unit.publish import small_image
@@ -57,12 +55,7 @@ def lighten(patch: pytest.MonkeyPatch, keys: Keys, folder: Path) -> None:
     def repository(workspace: Workspace, manifest: Mapping[str, Any]) -> Iterator[Repository]:
         yield small_image.repository(folder / "packages", manifest)
 
-    def tarball(version: Version, packed: Path, key: object, texts: Path, target: Path) -> None:
-        with tarfile.open(target, "w") as archive:
-            archive.add(packed / "pool", f"{target.stem}/pool")
-
     patch.setattr("foundry.publish.documents.contents.read", read)
-    patch.setattr("foundry.publish.formats.offline.tarball", tarball)
     patch.setattr("foundry.publish.flow.formats.repository", repository)
     # Nearly all that a small version costs; test_sbom.py has it done.
     patch.setattr("foundry.publish.sbom.cyclonedx_errors", lambda _: [])

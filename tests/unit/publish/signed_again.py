@@ -85,4 +85,5 @@ def refused(project: Project, why: str, error: type[FoundryError] = Broken) -> N
     with pytest.raises(FoundryError) as caught:
         project.check()
     assert type(caught.value) is error
-    assert why in f"{caught.value.brief}\n{caught.value.details}"
+    said = f"{caught.value.brief}\n{caught.value.details}"
+    assert why in said, said

@@ -26,10 +26,16 @@ def project(two_published: Project, tmp_path: Path) -> Project:
 def test_all_belongs_together(project: Project, tmp_path: Path) -> None:
     lines = project.check("candidate", keep=tmp_path / "kept")
     assert lines[1].startswith(f"version  {NAME} 2, built ")
-    assert lines[5].startswith("verdict  2 of 2 checks passed")
+    assert lines[4:7] == [
+        "packages in Packages: only such as are in the image, by name, version and sha256",
+        "tarball  these packages, the same index in each form, signed, and what this program writes; no more",
+        f"apt      {NAME}-candidate: the store has none",
+    ]
+    assert lines[7].startswith("verdict  2 of 2 checks passed")
+    assert lines[8].startswith("unseen   packages in apt/pool")
     assert (tmp_path / "kept" / f"{NAME}-2.qcow2").read_text() == "disk of 2\n" * 100
     assert project.check("stable")[1].startswith(f"version  {NAME} 1, ")
-    assert project.check("2") == lines[:6]
+    assert project.check("2") == lines[:9]
 
 
 def test_a_folder_that_is_there_is_left_alone(project: Project, tmp_path: Path) -> None:

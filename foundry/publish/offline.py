@@ -29,6 +29,12 @@ def _top(version: Version) -> str:
     return f"patroni-node-{version.version}-offline"
 
 
+def largest(index: bytes) -> int:
+    """The bytes that a tarball of an index's packages has at most: tar's blocks and long names, and what is signed."""
+    packages = aptrepo.entries(index)
+    return sum(p.size for p in packages) + 8192 * (len(packages) + 50) + 4 * len(index) + (1 << 20)
+
+
 def tarball(version: Version, repository: Path, key: gpg.Key, texts: Path, target: Path) -> Path:
     """Write the tarball of a version to target; returns target.
 

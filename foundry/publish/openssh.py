@@ -94,21 +94,24 @@ class Session:
         if answer.returncode != 0:
             raise self.refused(answer)
 
-    def ask(self, *lines: str, cwd: Path | None = None, size: int = 0) -> Result:
+    def ask(self, *lines: str, cwd: Path | None = None, size: int = 0, limit: int | None = None) -> Result:
         """Have sftp carry out lines in the address's folder, up to the first that fails, unless that begins with "-".
 
-        cwd: the folder of this host where it works. size: bytes that pass. Raises StoreError where the server is lost.
+        cwd: the folder of this host where it works. size: bytes that pass. limit: the bytes of a file that it may write
+        here, whatever the server sends. Raises StoreError where the server is lost.
         """
         self._connect()
-        return self._batch([f'cd "{self._address.path}"' if self._address.path else "pwd", *lines], cwd, size)
+        return self._batch([f'cd "{self._address.path}"' if self._address.path else "pwd", *lines], cwd, size, limit)
 
-    def _batch(self, lines: Sequence[str], cwd: Path | None, size: int = 0) -> Result:
+    def _batch(self, lines: Sequence[str], cwd: Path | None, size: int = 0, limit: int | None = None) -> Result:
         with tempfile.TemporaryFile() as batch:
             # "@": without saying it again.
             batch.write("".join(f"@{line}\n" for line in lines).encode())
             batch.seek(0)
             words = ["sftp", *self._words("-o", "ControlMaster=no"), "-b", "-", "--", self._address.target]
-            limit = 2 * self._options.timeout + size / _SLOWEST
+            if limit is not None:
+                words = ["prlimit", f"--fsize={limit}", "--", *words]
+            seconds = 2 * self._options.timeout + size / _SLOWEST
             try:
                 answer = run.run(
                     words,
@@ -117,7 +120,7 @@ class Session:
                     env={"TZ": "UTC"},
                     stdin=batch,
                     check=False,
-                    timeout=limit,
+                    timeout=seconds,
                     on_line=None,
                 )
             except CommandFailed as error:

@@ -35,7 +35,18 @@ from botocore.exceptions import (
 )
 
 from foundry.errors import ConfigError, CorruptArtifact
-from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, Options, StoreError, Taken, checked, damaged
+from foundry.publish import stores
+from foundry.publish.stores import (
+    INCOMING,
+    UNFINISHED_DAYS,
+    Missing,
+    Options,
+    StoreError,
+    Taken,
+    checked,
+    damaged,
+    too_large,
+)
 
 # S3's limit (User Guide, "Amazon S3 multipart upload limits").
 _MOST_PARTS = 10_000
@@ -81,7 +92,7 @@ class S3Store:
     def read(self, path: str) -> bytes:
         """See Store."""
         found = bytearray()
-        self._stream(checked(path), found.extend)
+        self._stream(checked(path), found.extend, stores.LARGEST)
         return bytes(found)
 
     def names(self, folder: str) -> list[str]:
@@ -94,13 +105,13 @@ class S3Store:
                 found |= {entry["Prefix"].removeprefix(prefix) for entry in page.get("CommonPrefixes", ())}
         return sorted(name for name in found if name and not name.startswith("."))
 
-    def download(self, path: str, target: Path) -> None:
+    def download(self, path: str, target: Path, limit: int | None = None) -> None:
         """See Store."""
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as sink:
-                self._stream(checked(path), sink.write)
+                self._stream(checked(path), sink.write, limit)
             os.chmod(name, 0o644)
             os.replace(name, target)
         finally:
@@ -341,14 +352,17 @@ class S3Store:
     def _at(self, path: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + path}
 
-    def _stream(self, path: str, write: Callable[[bytes], object]) -> None:
-        """Give an object's bytes to write, going on where a connection broke."""
+    def _stream(self, path: str, write: Callable[[bytes], object], limit: int | None = None) -> None:
+        """Give an object's bytes to write, going on where a connection broke, up to limit."""
         offset, part = 0, dict[str, str]()
         with self._explained(path):
             for attempt in range(_TRIES):
                 try:
                     answer = self._client.get_object(**self._at(path), **part)
                     for chunk in answer["Body"].iter_chunks(_CHUNK):
+                        if limit is not None and offset + len(chunk) > limit:
+                            answer["Body"].close()
+                            raise too_large(path, limit, self.url)
                         write(chunk)
                         offset += len(chunk)
                         part = {"Range": f"bytes={offset}-", "IfMatch": answer["ETag"]}

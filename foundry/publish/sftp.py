@@ -18,8 +18,19 @@ from pathlib import Path
 
 from foundry import files, log, run
 from foundry.errors import Cancelled
+from foundry.publish import stores
 from foundry.publish.openssh import Address, Refused, Session
-from foundry.publish.stores import INCOMING, UNFINISHED_DAYS, Missing, Options, StoreError, Taken, checked, damaged
+from foundry.publish.stores import (
+    INCOMING,
+    UNFINISHED_DAYS,
+    Missing,
+    Options,
+    StoreError,
+    Taken,
+    checked,
+    damaged,
+    too_large,
+)
 from foundry.run import Result
 
 # A line of sftp's own `ls -ln`: mode, links, owner, group, size, time, path.
@@ -49,7 +60,7 @@ class SftpStore:
     def read(self, path: str) -> bytes:
         """See Store."""
         with self._scratch() as folder:
-            self._get(checked(path), folder)
+            self._get(checked(path), folder, limit=stores.LARGEST)
             return (folder / "got").read_bytes()
 
     def names(self, folder: str) -> list[str]:
@@ -57,11 +68,11 @@ class SftpStore:
         inside = [e for e in self._list(checked(folder)) if e.path.startswith(f"{folder}/")]
         return sorted(e.path.removeprefix(f"{folder}/") + ("/" if e.kind == "d" else "") for e in inside)
 
-    def download(self, path: str, target: Path) -> None:
+    def download(self, path: str, target: Path, limit: int | None = None) -> None:
         """See Store."""
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._scratch(target.parent) as folder:
-            self._get(checked(path), folder)
+            self._get(checked(path), folder, limit or 0, limit)
             (folder / "got").chmod(0o644)
             (folder / "got").replace(target)
 
@@ -199,10 +210,13 @@ class SftpStore:
         (folder / "got").unlink()
         return same
 
-    def _get(self, path: str, folder: Path, size: int = 0) -> None:
+    def _get(self, path: str, folder: Path, size: int = 0, limit: int | None = None) -> None:
         """Write a file of the server to folder/got; size: about how many bytes that is. Raises Missing."""
-        answer = self._session.ask(f"get {path} got", cwd=folder, size=size)
+        answer = self._session.ask(f"get {path} got", cwd=folder, size=size, limit=limit)
         if answer.returncode != 0:
+            got = folder / "got"
+            if limit is not None and got.exists() and got.stat().st_size >= limit:
+                raise too_large(path, limit, self.url)
             if _absent(answer):
                 raise Missing(f"{self.url} has no {path}")
             raise self._session.refused(answer)

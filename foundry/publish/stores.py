@@ -22,6 +22,9 @@ INCOMING = ".incoming"
 UNFINISHED_DAYS = 7.0
 """How long an interrupted upload waits for somebody to go on with it, unless sweep() is told otherwise."""
 
+LARGEST = 64 << 20
+"""The bytes that read() takes into memory: of an index, a signature, a list."""
+
 # Of a Debian package's file name (Debian Policy, 5.6.7 and 5.6.12) and of ours, never like an option or a hidden file.
 _NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+~%:=@,-]*")
 _LONGEST_NAME, _LONGEST_PATH = 200, 700
@@ -78,15 +81,18 @@ class Store(Protocol):
         ...
 
     def read(self, path: str) -> bytes:
-        """The contents of a small file. Raises Missing."""
+        """The contents of a small file: up to LARGEST bytes. Raises Missing."""
         ...
 
     def names(self, folder: str) -> list[str]:
         """The names directly in a folder, sorted, those of folders with a "/" at the end; nothing where it is none."""
         ...
 
-    def download(self, path: str, target: Path) -> None:
-        """Write a file of the store to target, whole or not at all. Raises Missing."""
+    def download(self, path: str, target: Path, limit: int | None = None) -> None:
+        """Write a file of the store to target, whole or not at all. Raises Missing.
+
+        limit: the bytes that it may have; it ends at the first one too many, whatever the store has said before.
+        """
         ...
 
     def upload(self, source: Path, path: str, digest: str) -> int:
@@ -131,6 +137,14 @@ def checked(path: str) -> str:
     raise StoreError(
         f"{path[:_LONGEST_PATH]!r} is no path in a store",
         hint="letters, digits and ._+~%:=@,- with / between; each name begins with a letter, a digit, _ or +",
+    )
+
+
+def too_large(path: str, limit: int, url: str) -> StoreError:
+    """The error for a file that has more bytes than it may have."""
+    return StoreError(
+        f"{url}: {path} is larger than {files.human(limit)}, and should not be",
+        hint="is this what its publisher has put there? nothing of it was kept",
     )
 
 

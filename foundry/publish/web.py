@@ -14,12 +14,13 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from foundry import files
-from foundry.publish.stores import UNFINISHED_DAYS, Missing, Options, ReadOnly, StoreError, checked
+from foundry.publish import stores
+from foundry.publish.stores import UNFINISHED_DAYS, Missing, Options, ReadOnly, StoreError, checked, too_large
 
 _CHUNK = 1 << 20
 _TRIES = 4
-# What is read into memory is an index or a signature.
-_LARGEST = 64 << 20
+# A server that sends less in a second, all in all, is taken for one that never ends.
+_SLOWEST = 1 << 10
 _ABSENT = (404, 410)
 
 
@@ -59,19 +60,35 @@ class WebStore:
         """See Store."""
         with self._explained(checked(path)), self._asked("GET", path) as answer:
             found = bytearray()
-            for chunk in answer.raw.stream(_CHUNK, decode_content=False):
+            for chunk in self._chunks(answer, path):
                 found += chunk
-                if len(found) > _LARGEST:
-                    raise StoreError(f"{self.url}: {path} is larger than {files.human(_LARGEST)}, and should be small")
+                if len(found) > stores.LARGEST:
+                    raise too_large(path, stores.LARGEST, self.url)
+            size = answer.headers.get("Content-Length", "")
+            if size.isdigit() and len(found) != int(size):
+                raise StoreError(
+                    f"{self.url}: {path} has {len(found)} bytes and should have {size}", hint="run it again"
+                )
             return bytes(found)
+
+    def _chunks(self, answer: requests.Response, path: str) -> Iterator[bytes]:
+        """What a server sends, as it comes. Raises StoreError where that is too slow ever to end."""
+        begin, got = time.monotonic(), 0
+        while chunk := answer.raw.read1(_CHUNK, decode_content=False):
+            got += len(chunk)
+            yield chunk
+            if time.monotonic() - begin > 2 * self._timeout[1] + got / _SLOWEST:
+                raise StoreError(f"{self.url}: {path} comes too slowly: {files.human(got)} until now")
 
     def names(self, folder: str) -> list[str]:
         """Raises StoreError: a web server lists no folders."""
         self._refuse(f"cannot list {checked(folder)}")
 
-    def download(self, path: str, target: Path) -> None:
+    def download(self, path: str, target: Path, limit: int | None = None) -> None:
         """See Store. Goes on with what an interrupted call has written, while the server's file is the same."""
         size, mark = self._head(path)
+        if limit is not None and size > limit:
+            raise too_large(path, limit, self.url)
         target.parent.mkdir(parents=True, exist_ok=True)
         known = hashlib.sha256(f"{self.url} {path} {size} {mark}".encode()).hexdigest()[:16]
         partial = target.with_name(f".{target.name}.{known}.partial")
@@ -105,14 +122,13 @@ class WebStore:
                     raise StoreError(f"{self.url}: {path}: the server sent another part than it was asked for")
                 sink.seek(have if answer.status_code == 206 else 0)
                 sink.truncate()
-                for chunk in answer.raw.stream(_CHUNK, decode_content=False):
+                for chunk in self._chunks(answer, path):
+                    if sink.tell() + len(chunk) > size:
+                        partial.unlink()
+                        raise too_large(path, size, self.url)
                     sink.write(chunk)
-                    if sink.tell() > size:
-                        break
                 have = sink.tell()
         if have != size:
-            if have > size:
-                partial.unlink()
             raise StoreError(f"{self.url}: {path} has {have} bytes and should have {size}", hint="run it again")
 
     def _head(self, path: str) -> tuple[int, str]:

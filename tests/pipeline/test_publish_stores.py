@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from foundry.errors import CorruptArtifact
+from foundry.publish import stores
 from foundry.publish.stores import Missing, StoreError, Taken
 from tests.pipeline.harness import until
 from tests.pipeline.store_places import PART, Place, Publisher, clients_ended, watched
@@ -62,6 +63,19 @@ def test_files_come_and_go(place: Place, tmp_path: Path) -> None:
     # S3 has no folders, but SeaweedFS has, and removes an empty one some minutes later.
     assert store.names("images/debian-12/20261124-b1ddda7d") == []
     assert place.unfinished() == 0
+
+
+def test_files_that_are_larger_than_they_may_be(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = place.open()
+    store.replace("index.asc", bytes(300_000))
+    store.download("index.asc", tmp_path / "same", 300_000)
+    assert (tmp_path / "same").stat().st_size == 300_000
+    with pytest.raises(StoreError, match=r"index\.asc is larger than 300\.0 kB"):
+        store.download("index.asc", tmp_path / "less", 299_999)
+    monkeypatch.setattr(stores, "LARGEST", 299_999)
+    with pytest.raises(StoreError, match=r"index\.asc is larger than 300\.0 kB"):
+        store.read("index.asc")
+    assert [p.name for p in tmp_path.iterdir()] == ["same"]
 
 
 def test_paths_that_lead_out(place: Place, tmp_path: Path) -> None:

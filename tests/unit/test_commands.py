@@ -17,7 +17,7 @@ SOURCES = sorted([*(PROJECT / "foundry").rglob("*.py"), *PROJECT.glob("task*.py"
 # Of packages that every Debian 12 has: the essential ones, what these need, and apt with what it needs.
 ALWAYS = {
     **dict.fromkeys(("chroot", "cp", "du", "env", "mkdir", "rm", "sha256sum", "true"), "coreutils"),
-    **dict.fromkeys(("nsenter", "setpriv", "unshare"), "util-linux"),
+    **dict.fromkeys(("nsenter", "prlimit", "setpriv", "unshare"), "util-linux"),
     "mount": "mount",
     **dict.fromkeys(("apt-cache", "apt-get"), "apt"),
     "dpkg-deb": "dpkg",

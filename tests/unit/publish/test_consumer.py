@@ -11,6 +11,7 @@ import pytest
 from foundry.errors import FoundryError
 from foundry.publish import consumer
 from foundry.publish.ledger import Broken
+from foundry.publish.local import LocalStore
 from foundry.publish.memory import Stale
 from foundry.publish.stores import Missing
 from tests.unit.publish.publishing import NAME, Project, flip
@@ -36,6 +37,25 @@ def test_all_belongs_together(project: Project, tmp_path: Path) -> None:
     assert (tmp_path / "kept" / f"{NAME}-2.qcow2").read_text() == "disk of 2\n" * 100
     assert project.check("stable")[1].startswith(f"version  {NAME} 1, ")
     assert project.check("2") == lines[:9]
+
+
+def test_nothing_is_fetched_without_a_limit(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checksums and their signature are read, which has one; all else is as large as what is signed says."""
+    asked: dict[str, int | None] = {}
+    real = LocalStore.download
+
+    def download(self: LocalStore, path: str, target: Path, limit: int | None = None) -> None:
+        asked[path.rpartition("/")[2]] = limit
+        real(self, path, target, limit)
+
+    monkeypatch.setattr(LocalStore, "download", download)
+    project.check()
+    folder = project.store / "images" / NAME / "2"
+    assert asked.keys() == {p.name for p in folder.iterdir()} - {"SHA256SUMS", "SHA256SUMS.gpg"}
+    assert None not in asked.values()
+    assert asked[f"{NAME}-2.qcow2"] == (folder / f"{NAME}-2.qcow2").stat().st_size
+    tarball = folder / "patroni-node-2-offline.tar"
+    assert tarball.stat().st_size <= (asked[tarball.name] or 0) < 4 << 20
 
 
 def test_a_folder_that_is_there_is_left_alone(project: Project, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundry.errors import CorruptArtifact
+from foundry.publish import stores
 from foundry.publish.local import LocalStore
 from foundry.publish.stores import INCOMING, Missing, StoreError, Taken
 
@@ -129,3 +130,16 @@ def test_hidden_files_are_not_listed(store: LocalStore) -> None:
     store.replace("images/a", b"x")
     (store.root / "images/.b").touch()
     assert store.names("images") == ["a"]
+
+
+def test_files_that_are_larger_than_they_may_be(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.replace("images/a", DATA)
+    store.download("images/a", tmp_path / "same", len(DATA))
+    with pytest.raises(StoreError, match=r"images/a is larger than 5\.1 kB"):
+        store.download("images/a", tmp_path / "less", len(DATA) - 1)
+    monkeypatch.setattr(stores, "LARGEST", len(DATA) - 1)
+    with pytest.raises(StoreError, match=r"images/a is larger than 5\.1 kB"):
+        store.read("images/a")
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["same"]

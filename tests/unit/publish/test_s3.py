@@ -249,3 +249,17 @@ def test_conflict_with_somebody_who_has_won(store: S3Store, answers: Stubber, mo
 def test_endpoint_that_is_no_url() -> None:
     with pytest.raises(ConfigError, match="s3://bucket"):
         S3Store("bucket", "", Options(endpoint="storage.example.net", region="x")).size("a")
+
+
+def test_objects_that_are_larger_than_they_may_be(
+    store: S3Store, answers: Stubber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever length the service has said."""
+    for _ in range(2):
+        whole(answers, b"x" * 100)
+    with pytest.raises(StoreError, match="images/a is larger than 99 B"):
+        store.download("images/a", tmp_path / "file", 99)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("foundry.publish.stores.LARGEST", 99)
+    with pytest.raises(StoreError, match="images/a is larger than 99 B"):
+        store.read("images/a")

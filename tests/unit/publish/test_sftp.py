@@ -56,7 +56,7 @@ class Answers:
     answers: list[tuple[int, str]]
     asked: list[tuple[str, ...]] = field(default_factory=list)
 
-    def ask(self, *lines: str, cwd: Path | None = None, size: int = 0) -> Result:
+    def ask(self, *lines: str, cwd: Path | None = None, size: int = 0, limit: int | None = None) -> Result:
         self.asked.append(lines)
         code, output = self.answers.pop(0)
         return Result(("sftp",), code, output, None)

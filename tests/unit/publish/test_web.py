@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from foundry.publish import web
+from foundry.publish import stores
 from foundry.publish.stores import Missing, Options, ReadOnly, StoreError
 from foundry.publish.web import WebStore
 
@@ -26,6 +27,10 @@ class Site(http.server.ThreadingHTTPServer):
     ranges = True
     location: str | None = None
     length = True
+    # Seconds between the blocks that a GET is answered with, without end.
+    endless: float | None = None
+    block = bytes(1 << 16)
+    written = 0
     headers: dict[str, str]
     asked: list[tuple[str, str | None]]
 
@@ -57,12 +62,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(site.data) - 1}/{len(site.data)}")
         if site.tag:
             self.send_header("ETag", site.tag)
-        if site.length:
+        if site.length and not (body and site.endless is not None):
             self.send_header("Content-Length", str(len(site.data) - start))
         for name, value in site.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if body:
+        if body and site.endless is not None:
+            over = threading.Event()
+            with suppress(OSError):
+                while not over.wait(site.endless):
+                    self.wfile.write(site.block)
+                    self.wfile.flush()
+                    site.written += len(site.block)
+        elif body:
             end = len(site.data) if site.breaks_after is None else start + site.breaks_after
             self.wfile.write(site.data[start:end])
 
@@ -176,9 +188,49 @@ def test_redirects_within_the_scheme(site: Site, store: WebStore) -> None:
 
 
 def test_file_that_should_be_small(site: Site, store: WebStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_LARGEST", 1000)
+    monkeypatch.setattr(stores, "LARGEST", 1000)
     with pytest.raises(StoreError, match=r"is larger than 1\.0 kB"):
         store.read(PATH)
+
+
+def test_download_that_is_larger_than_it_may_be(site: Site, store: WebStore, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"is larger than 102\.4 kB, and should not be"):
+        store.download(PATH, tmp_path / "file", len(DATA) - 1)
+    assert site.asked == [("HEAD", None)]
+    store.download(PATH, tmp_path / "file", len(DATA))
+    assert (tmp_path / "file").read_bytes() == DATA
+
+
+def test_server_that_never_ends(site: Site, store: WebStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has said another length, and goes on: nothing of it stays, and no more is written than was said."""
+    site.endless = 0
+    largest: list[int] = []
+    real = Path.open
+
+    def watched(self: Path, *args: Any, **options: Any) -> Any:
+        largest.extend(p.stat().st_size for p in tmp_path.iterdir())
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", watched)
+    with pytest.raises(StoreError, match=r"is larger than 102\.4 kB, and should not be"):
+        store.download(PATH, tmp_path / "file", len(DATA))
+    assert max(largest, default=0) <= len(DATA)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(stores, "LARGEST", 1 << 20)
+    with pytest.raises(StoreError, match=r"is larger than 1\.0 MB"):
+        store.read(PATH)
+
+
+def test_server_that_sends_too_slowly_ever_to_end(site: Site, tmp_path: Path) -> None:
+    """A byte now and then, so that no socket waits for long."""
+    site.endless, site.block = 0.02, b"x"
+    store = WebStore(f"http://127.0.0.1:{site.server_port}/", Options(timeout=0.3))
+    with pytest.raises(StoreError, match="comes too slowly"):
+        store.read(PATH)
+    site.data = bytes(10 << 20)
+    with pytest.raises(StoreError, match="comes too slowly"):
+        store.download(PATH, tmp_path / "file")
+    store.close()
 
 
 def test_server_that_does_not_say_how_large(site: Site, store: WebStore) -> None:

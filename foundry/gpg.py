@@ -30,6 +30,19 @@ _STANDINGS: dict[str, Standing] = {
 _STRONG = {"8", "9", "10", "11"}
 
 
+# A ramfs is never swapped out, as a tmpfs may be. The agent's socket: see _apart().
+_HOLD = """
+mount -t ramfs -o mode=0700 ramfs "$1"
+mkdir -p /run/user
+mount -t tmpfs -o mode=0755 tmpfs /run/user
+mkdir -m 0700 "/run/user/$(id -u)"
+trap 'exit 0' INT TERM
+echo up
+sleep infinity &
+wait
+"""
+
+
 class BadSignature(FoundryError):
     """Something is not signed, or not by the key that was asked for, or not as it is now."""
 
@@ -47,19 +60,21 @@ class Key:
     def clearsign(self, text: str, scratch: Path) -> str:
         """text with its signature around it (RFC 9580, section 7). scratch: a folder that files pass through."""
         with tempfile.TemporaryDirectory(dir=scratch, prefix=".sign.") as folder:
-            plain, signed = Path(folder) / "plain", Path(folder) / "signed"
+            plain, signed = Path(folder).absolute() / "plain", Path(folder).absolute() / "signed"
             files.write(plain, text)
             self._sign("--clearsign", "--output", str(signed), str(plain))
             return signed.read_text(encoding="utf-8")
 
     def detach(self, path: Path, target: Path, *, armor: bool = False) -> Path:
         """Write the signature of a file to target; returns target."""
-        self._sign(*(["--armor"] if armor else []), "--detach-sign", "--output", str(target), str(path))
+        self._sign(
+            *(["--armor"] if armor else []), "--detach-sign", "--output", str(target.absolute()), str(path.absolute())
+        )
         return target
 
     def public(self, target: Path) -> Path:
         """Write the public key to target, as gpgv takes it; returns target."""
-        run.run([*self.command, "--output", target, "--export", self.fingerprint], name="gpg-export")
+        run.run([*self.command, "--output", target.absolute(), "--export", self.fingerprint], name="gpg-export")
         return target
 
     def armored(self) -> str:
@@ -91,16 +106,32 @@ def own(name: str) -> Key:
     return only_key(["gpg", *_QUIET], name)
 
 
-def imported(path: Path, home: Path, passphrase: Path | None) -> Key:
-    """The secret key in a file, in a new home below which nothing stays once that is removed. Raises ConfigError."""
+@contextmanager
+def imported(path: Path, home: Path, passphrase: Path | None) -> Iterator[Key]:
+    """The secret key in a file, in a home that is in memory alone, and ends with the block. Raises ConfigError.
+
+    home: a folder that is made, and stays empty: what is mounted there only gpg sees. Whatever ends this process, its
+    end ends the namespace and with it the only copy.
+    """
     home.mkdir(mode=0o700)
-    unlocked = ("--pinentry-mode", "loopback", "--passphrase-file", str(passphrase)) if passphrase else _UNLOCKED
-    command = _apart(home, *unlocked)
-    try:
-        run.run([*command, "--import", path], name="gpg-import")
-    except CommandFailed as error:
-        raise ConfigError(f"publish.key_file: {path} holds no secret key", details=error.details) from error
-    return only_key(command)
+    unlocked = (
+        ("--pinentry-mode", "loopback", "--passphrase-file", str(passphrase.resolve())) if passphrase else _UNLOCKED
+    )
+    with run.Process(run.contained(["sh", "-euc", _HOLD, "sh", str(home.resolve())]), name="gpg-home") as holder:
+        try:
+            if not any(line == "up" for line in holder.heard()):
+                raise CommandFailed("publish.key_file: no place in memory for it", details="\n".join(holder.lines))
+            where = f"/proc/{holder.popen.pid}/ns"
+            # pid_for_children: unshare(1), which we know, has made the namespace for its child.
+            within = ("nsenter", f"--mount={where}/mnt", f"--pid={where}/pid_for_children", "--")
+            command = (*within, "gpg", "--homedir", str(home.resolve()), *_QUIET, *unlocked)
+            try:
+                run.run([*command, "--import", path.resolve()], name="gpg-import")
+            except CommandFailed as error:
+                raise ConfigError(f"publish.key_file: {path} holds no secret key", details=error.details) from error
+            yield only_key(command)
+        finally:
+            holder.stop(grace=0)
 
 
 def _apart(home: Path, *options: str) -> list[str]:

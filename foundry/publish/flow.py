@@ -22,7 +22,7 @@ from foundry.publish.formats import Formats, Repository
 from foundry.publish.ledger import State
 from foundry.publish.session import Session, session
 from foundry.publish.shelf import everything
-from foundry.publish.stores import Store
+from foundry.publish.stores import Missing, Store
 from foundry.publish.version import Version
 from foundry.settings import CHANNEL
 from foundry.workspace import Workspace

@@ -20,7 +20,8 @@ def key(settings: Config, workspace: Workspace, scratch: Path) -> Iterator[gpg.K
     """The key that foundry.yml names. scratch: a folder that is removed afterwards. Raises ConfigError without one."""
     publish = settings.publish
     if publish.key_file:
-        yield gpg.imported(publish.key_file, scratch / "home", publish.passphrase_file)
+        with gpg.imported(publish.key_file, scratch / "home", publish.passphrase_file) as found:
+            yield found
     elif publish.key == THROW_AWAY:
         log.info("signing with a key that is thrown away with build/: nobody can know that it is yours")
         yield gpg.throw_away(workspace.publisher, USER)

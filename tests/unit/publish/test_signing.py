@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,8 @@ from foundry.workspace import Workspace
 from tests.unit.publish.gpg_home import USER, Home
 
 pytestmark = pytest.mark.real_process
+
+PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -77,6 +84,50 @@ def test_a_key_in_a_file_with_another_passphrase(home: Home, workspace: Workspac
         key.clearsign("x", tmp_path)
     assert f"signing with {fingerprint[-16:]}" in caught.value.brief
     assert "its passphrase known" in (caught.value.hint or "")
+
+
+HELD = """
+import sys, time
+from pathlib import Path
+from foundry import gpg
+with gpg.imported(Path(sys.argv[1]), Path(sys.argv[2]), None) as key:
+    key.detach(Path(sys.argv[1]), Path(sys.argv[3]))
+    print(key.fingerprint, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_imported_key_is_in_memory_alone(how: signal.Signals, home: Home, tmp_path: Path) -> None:
+    """Nothing of it is on the disk while it signs, nor after whatever ends the program; no process is left with it."""
+    fingerprint = home.key()
+    exported = tmp_path / "secret.asc"
+    exported.write_text(home.gpg("--armor", "--export-secret-keys", fingerprint))
+    own = tmp_path / "own"
+    words = [sys.executable, "-c", HELD, exported, own, tmp_path / "signature"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=PROJECT) as program:
+        assert program.stdout
+        assert program.stdout.readline().strip() == fingerprint
+        assert (tmp_path / "signature").stat().st_size > 0
+        assert list(own.iterdir()) == []
+        program.send_signal(how)
+        program.wait(20)
+    assert list(own.iterdir()) == []
+    deadline = time.monotonic() + 10
+    while (left := processes_with(str(own))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
+    assert str(own) not in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+
+
+def processes_with(word: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                said = (entry / "cmdline").read_bytes().decode(errors="replace")
+                found += [said] if word in said else []
+    return found
 
 
 @pytest.mark.parametrize("kind", ["no key", "a public key"])

@@ -140,7 +140,7 @@ def decide(
     targets = [
         Target(paths.patroni_yml, files.patroni_yml.encode(), 0o640, "root", "postgres"),
         *_consul_targets(paths, files, pems, secrets, version),
-        *_filter_targets(paths, node, files, version),
+        *_filter_targets(paths, node, files, machine.owners(paths)),
         *_tls_targets(paths, wanted, pems),
         *_archive_targets(paths, wanted),
         _text(paths.huge_pages, files.huge_pages, 0o644),
@@ -178,16 +178,18 @@ def _consul_targets(
     ]
 
 
-def _filter_targets(paths: Paths, node: Node, files: render.Rendered, version: int) -> list[Target]:
+def _filter_targets(paths: Paths, node: Node, files: render.Rendered, accounts: Accounts) -> list[Target]:
     script: str | None = None
     drop_in: str | None = None
-    if version > 1:
+    if node.version > 1:
+        agent = accounts.ids("consul", "consul") if files.consul_json is not None else None
         script, drop_in = packet_filter.for_node(
             node.settings,
             render.permitted(node.settings, node.address),
             node.address,
             yaml.safe_load(files.patroni_yml),
             gossip_key=node.secrets.gossip is not None,
+            agent=agent[0] if agent else None,
         )
     return [_text(paths.packet_filter, script, 0o644), _text(paths.consul_drop_in, drop_in, 0o644)]
 

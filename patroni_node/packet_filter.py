@@ -40,7 +40,13 @@ class Ports:
 
 
 def for_node(
-    settings: Settings, networks: Sequence[Network], own: IP, patroni: Mapping[str, Any], *, gossip_key: bool
+    settings: Settings,
+    networks: Sequence[Network],
+    own: IP,
+    patroni: Mapping[str, Any],
+    *,
+    gossip_key: bool,
+    agent: int | None = None,
 ) -> tuple[str, str | None]:
     """Return the script for nft and the drop-in for consul.service; None where the agent's peers cannot be told.
 
@@ -50,6 +56,7 @@ def for_node(
         own: this node's address.
         patroni: the whole of patroni.yml.
         gossip_key: whether gossip is encrypted.
+        agent: as of ruleset.
 
     Raises:
         NodeError: when a port cannot be told.
@@ -60,7 +67,8 @@ def for_node(
         return ruleset(networks, (), own, consul=False, ports=ports), None
     peers = dcs.peers(own)
     others = dcs.mode == "client"
-    script = ruleset(networks, peers, own, consul=True, ports=ports, gossip_from_anywhere=others and gossip_key)
+    anywhere = others and gossip_key
+    script = ruleset(networks, peers, own, consul=True, ports=ports, gossip_from_anywhere=anywhere, agent=agent)
     return script, None if others else consul_addresses(networks, peers, own)
 
 
@@ -110,6 +118,7 @@ def ruleset(
     consul: bool,
     ports: Ports = Ports(),
     gossip_from_anywhere: bool = False,
+    agent: int | None = None,
 ) -> str:
     """Return the script for `nft -f` that replaces our table, and touches no other, in one transaction.
 
@@ -121,6 +130,7 @@ def ruleset(
         ports: where PostgreSQL and the REST API listen.
         gossip_from_anywhere: leave 8301 to the gossip key: for an agent (mode client) in a datacenter with others,
             which all ask each other whether they live.
+        agent: the number of Consul's account, where it is known: nobody else answers at the agent's ports then.
     """
     permitted = [*networks, *map(own_network, peers)]
     asked: list[int | str] = [ports.postgresql, ports.restapi]
@@ -135,7 +145,22 @@ def ruleset(
     lies = [ipaddress.ip_network(text) for text in _NOT_FROM_OUTSIDE] + [own_network(own)]
     ask = [f"{_family(version)} saddr {_set(_of(lies, version))} goto refuse" for version in (4, 6)]
     ask += [f"{_family(v)} saddr {_set(found)} accept" for v in (4, 6) if (found := _of(permitted, v))]
-    return _SCRIPT.format(table=TABLE, rules=_lines(rules), ask=_lines([*ask, "goto refuse"]))
+    output = "" if agent is None or not consul else _answers(agent)
+    return _SCRIPT.format(table=TABLE, rules=_lines(rules), ask=_lines([*ask, "goto refuse"]), output=output)
+
+
+def _answers(agent: int) -> str:
+    """Keep other accounts of this node from being taken for its agent, and told tokens, while that one is down.
+
+    Who is answered has connected, so the answer to the first packet is what is looked at. One of which the kernel
+    cannot tell whose it is goes nowhere: it sends such (SYN cookies) for a listener that is made to overflow.
+    """
+    rules = [
+        'oifname != "lo" accept',
+        f"tcp sport {_set(CONSUL_REQUESTS)} tcp flags & (syn | ack) == (syn | ack) goto answer",
+        f"udp sport {_set(CONSUL_REQUESTS_UDP)} goto answer",
+    ]
+    return _OUTPUT.format(agent=agent, rules=_lines(rules))
 
 
 # The rule about flags comes first, since nearly all packets end there. It lets through, instead of picking out what
@@ -161,7 +186,18 @@ table {table} {{
         type filter hook input priority filter; policy accept;
 {rules}
     }}
-}}
+{output}}}
+"""
+_OUTPUT = """\
+    chain answer {{
+        meta skuid {agent} accept
+        counter name refused
+        drop
+    }}
+    chain output {{
+        type filter hook output priority filter; policy accept;
+{rules}
+    }}
 """
 
 

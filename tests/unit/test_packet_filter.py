@@ -41,9 +41,9 @@ def segment(shared: Segment) -> Segment:
     return shared
 
 
-def script(family: int, networks: list[Network] = FRIENDS, *, gossip: bool = False) -> str:
+def script(family: int, networks: list[Network] = FRIENDS, *, gossip: bool = False, agent: int | None = None) -> str:
     own = ipaddress.ip_address(NODE[family])
-    return ruleset(networks, [], own, consul=True, gossip_from_anywhere=gossip)
+    return ruleset(networks, [], own, consul=True, gossip_from_anywhere=gossip, agent=agent)
 
 
 def outcome(*open_: tuple[int, ...]) -> dict[int, str]:
@@ -101,6 +101,25 @@ def test_a_source_that_only_the_node_itself_has_is_a_lie_on_a_wire(
     segment.load(script(family, EVERYBODY), tmp_path / "filter")
     assert forge() == []
     assert segment.refused() == len(lies)
+
+
+@FAMILIES
+def test_no_other_account_answers_in_place_of_the_agent(segment: Segment, tmp_path: Path, family: int) -> None:
+    """Whoever took the port while Consul is down was told its management token, and gave Patroni its configuration."""
+    loopback = ("127.0.0.1", "::1")[family]
+    ports, listens = (8500, 5432), os.geteuid()
+    segment.load(script(family, agent=listens), tmp_path / "filter")
+    assert segment.connect("node", loopback, ports) == dict.fromkeys(ports, "hello")
+    segment.load(script(family, agent=listens + 1), tmp_path / "filter")
+    refused = {8500: "TimeoutError", 5432: "hello"}
+    assert segment.connect("node", loopback, ports) == refused
+    assert segment.refused() > 0
+    # As a listener's own overflow makes the kernel do: answers of which it cannot tell whose they are.
+    segment.run("node", "sysctl", "-qw", "net.ipv4.tcp_syncookies=2")
+    try:
+        assert segment.connect("node", loopback, ports) == refused
+    finally:
+        segment.run("node", "sysctl", "-qw", "net.ipv4.tcp_syncookies=1")
 
 
 def test_a_syn_whose_flags_are_in_the_second_fragment_is_refused(segment: Segment, tmp_path: Path) -> None:

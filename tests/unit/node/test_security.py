@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from conftest import MINIMAL, Node
+from conftest import KEY, MINIMAL, Node
 
 from patroni_node import derivation, rest, scram, security
 from patroni_node.configure import configure
@@ -52,6 +53,27 @@ def test_who_proves_nothing_is_not_believed(node: Node) -> None:
     with pytest.raises(NodeError, match=r"tls: is not set, and 10\.129\.0\.22 answers .* proves nothing: write `tls:`"):
         configure(node.paths, node.machine)
     assert not node.paths.patroni_yml.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("", derivation.derive(KEY, "pg-15-cluster", 1).passwords["replication"]),
+        (", replication: cHnEq2v0rXwqL9", None),
+    ],
+)
+def test_a_given_password_is_no_proof_of_the_version(node: Node, given: str, asked: str | None) -> None:
+    """Protected members know it as well, so a stranger who relays to one of them would have a node start without."""
+    passwords: list[str | None] = []
+
+    def look(ip: IP, cluster: str, password: str | None) -> Peer:
+        passwords.append(password)
+        return Peer(ip, plain=False, proved=password is not None)
+
+    node.write(f"cluster: pg-15-cluster\nsecrets: {{key: {KEY}{given}}}\n{JOIN}")
+    configure(node.paths, replace(node.machine, look=look))
+    assert set(passwords) == {asked}
+    assert security.read(node.paths) == (1 if asked else 2)
 
 
 @pytest.mark.parametrize("word", ["auto", "off"])

@@ -12,6 +12,7 @@ from patroni_node.errors import NodeError
 from patroni_node.model import Settings
 from patroni_node.network import IP
 from patroni_node.paths import Paths
+from patroni_node.secret import Secrets
 from patroni_node.sources import Reader
 from patroni_node.tls import RunOpenssl, Tls
 
@@ -38,38 +39,42 @@ def read_given(wanted: Settings, reader: Reader, own: IP, run: RunOpenssl) -> Pe
     )
 
 
-def add_own(paths: Paths, wanted: Settings, member: Member, material: bytes | None, given: Pems, issue: Issue) -> Pems:
-    """Add what the cluster's own authority issues, where node.yml names no certificates.
+def add_own(paths: Paths, wanted: Settings, member: Member, secrets: Secrets, given: Pems, issue: Issue) -> Pems:
+    """Add what the cluster's own authorities issue, where node.yml names no certificates.
+
+    Consul's agents have an authority of their own: its Raft takes any certificate of it and asks for no token, and
+    whoever runs code in the database reads the key of the other one.
 
     Raises:
-        NodeError: when there is no key that the authority could follow from.
+        NodeError: when there is no key that the authorities could follow from.
     """
     dcs = wanted.dcs
     for_store = isinstance(dcs, Consul) and dcs.mode == "server" and dcs.tls is None
     if wanted.tls == "off" or not (for_store or given.own is None):
         return given
-    if material is None:
+    if secrets.authority is None or secrets.consul_authority is None:
         message = "is missing: the cluster's own authority follows from it; without TLS: write `tls: off`"
         raise NodeError(wanted.document.problem(("secrets", "key"), message))
-    names: list[str] = []
-    if isinstance(dcs, Consul):
-        names += [f"server.{dcs.datacenter}.consul"] if for_store else []
-        names += [f"{part}{member.cluster}.service.consul" for part in ("", "*.") if dcs.register_service]
-    # Where node.yml names certificates of its own, this one is for Consul alone.
-    files = (paths.tls / "ca.pem", paths.tls / "node.pem", paths.tls / "node.key")
-    if given.own is not None:
-        files = (paths.consul_ca, paths.consul_certificate, paths.consul_key)
-    issued = issue(material, replace(member, dns=tuple(names)), tls.read_present(*files))
-    return Pems(given.own or issued, issued if for_store else given.dcs)
+    own, store = given.own, given.dcs
+    if own is None:
+        named = isinstance(dcs, Consul) and dcs.register_service
+        names = tuple(f"{part}{member.cluster}.service.consul" for part in ("", "*.") if named)
+        present = tls.read_present(paths.tls / "ca.pem", paths.tls / "node.pem", paths.tls / "node.key")
+        own = issue(secrets.authority, replace(member, dns=names), present)
+    if isinstance(dcs, Consul) and for_store:
+        server = replace(member, dns=(f"server.{dcs.datacenter}.consul",))
+        present = tls.read_present(paths.consul_ca, paths.consul_certificate, paths.consul_key)
+        store = issue(secrets.consul_authority, server, present)
+    return Pems(own, store)
 
 
 def trusted_by_consul(pems: Pems, version: int) -> str | None:
-    """Return whom Consul's agent believes: its own peers, and this node's REST API, whose health it checks.
+    """Return whom Consul's agent believes: its own peers, and in version 1 also this node's REST API.
 
-    The two are one list to Consul, so from version 2 on the REST API stands there with its own certificate and not
-    with its authority, all of whose certificates would be let in as servers of Consul.
+    The two are one list to Consul, so from version 2 on the authority of the REST API is in a list of its own, for
+    health checks: all of its certificates would be let in as servers of Consul.
     """
     found = [pems.dcs.ca] if pems.dcs is not None else []
-    if pems.own is not None and (pems.dcs is None or pems.own.ca != pems.dcs.ca):
-        found.append(pems.own.ca if version == 1 or pems.own.certificate is None else pems.own.certificate)
+    if version == 1 and pems.own is not None and (pems.dcs is None or pems.own.ca != pems.dcs.ca):
+        found.append(pems.own.ca)
     return "".join(pem.strip() + "\n" for pem in found) or None

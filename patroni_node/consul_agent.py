@@ -32,9 +32,10 @@ def context(node: Node) -> dict[str, Any] | None:
 
 def _tls(node: Node, dcs: Consul) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    if node.tls or node.dcs_certificate or dcs.tls is not None:
+    old = node.tls and node.version == 1
+    if old or node.dcs_certificate or dcs.tls is not None:
         options["ca_file"] = str(_HERE.consul_ca)
-    if node.tls:
+    if old:
         # Else Consul's health check of Patroni's https would know no CA but the system's (tlsutil, 1.8).
         options["enable_agent_tls_for_checks"] = True
         # Else it would look for the node's name in the certificate, which need not have it (OutgoingTLSConfigForCheck).

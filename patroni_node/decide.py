@@ -122,7 +122,7 @@ def decide(
         def issue(material: bytes, member: Member, present: Tls | None) -> Tls:
             return machine.certify(material, member, present, now, before)
 
-        pems = certificates.add_own(paths, wanted, member, secrets.authority, pems, issue)
+        pems = certificates.add_own(paths, wanted, member, secrets, pems, issue)
     node = Node(
         settings=wanted,
         name=who.name,
@@ -170,12 +170,14 @@ def _consul_targets(
     here = files.consul_json is not None
     dcs = pems.dcs if pems.dcs is not None and here else certificates.NONE
     token = secrets.consul_management if here and version > 1 else None
+    checks = pems.own.ca if pems.own is not None and here and version > 1 else None
     return [
         _text(paths.consul_json, files.consul_json, 0o640, "consul"),
         _text(paths.consul_ca, certificates.trusted_by_consul(pems, version) if here else None, 0o644),
         _text(paths.consul_certificate, dcs.certificate, 0o644),
         _text(paths.consul_key, dcs.key, 0o640, "consul"),
         _text(paths.consul_token, f"{token}\n" if token else None, 0o600),
+        _text(paths.consul_checks_ca, checks, 0o644),
     ]
 
 

@@ -23,8 +23,8 @@ class Derived:
     """What a key and a cluster's name give; the repr shows none of it.
 
     passwords: by purpose, 24 bytes as base64url. gossip: 32 bytes as base64, Consul's `encrypt`. management, agent:
-    Consul's tokens, UUIDs. authority: what the private key of the cluster's own authority is made of. The last three
-    are None in version 1.
+    Consul's tokens, UUIDs. authority, consul_authority: what the private keys of the cluster's own authorities are
+    made of. The last four are None in version 1.
     """
 
     passwords: dict[str, str] = field(repr=False)
@@ -32,6 +32,7 @@ class Derived:
     management: str | None = field(default=None, repr=False)
     agent: str | None = field(default=None, repr=False)
     authority: bytes | None = field(default=None, repr=False)
+    consul_authority: bytes | None = field(default=None, repr=False)
 
 
 def hkdf_sha256(key: bytes, salt: bytes, info: bytes, length: int) -> bytes:
@@ -92,6 +93,7 @@ def derive(key: str, cluster: str, version: int) -> Derived:
         management=_uuid(root, cluster, "consul-management"),
         agent=_uuid(root, cluster, "consul-agent"),
         authority=_material(root, cluster, 2, "authority", 48),
+        consul_authority=_material(root, cluster, 2, "consul-authority", 48),
     )
 
 

@@ -57,6 +57,11 @@ class Paths:
         return self.root / "etc/consul.d/patroni-node-ca.pem"
 
     @property
+    def consul_checks_ca(self) -> Path:
+        """Whom Consul's health checks of this node believe: SSL_CERT_FILE of consul.service."""
+        return self.root / "etc/consul.d/patroni-node-checks-ca.pem"
+
+    @property
     def consul_certificate(self) -> Path:
         return self.root / "etc/consul.d/patroni-node-cert.pem"
 
@@ -146,7 +151,7 @@ class Paths:
         tls = [self.tls / name for name in ("ca.pem", "node.pem", "node.key", "dcs-ca.pem", "dcs.pem", "dcs.key")]
         consul = (self.consul_json, self.consul_ca, self.consul_certificate, self.consul_key, self.consul_token)
         archive = (self.pgbackrest_conf, self.stanza)
-        access = (self.packet_filter, self.consul_drop_in)
+        access = (self.consul_checks_ca, self.packet_filter, self.consul_drop_in)
         last = (self.huge_pages, self.restart_drop_in, self.security, self.identity)
         return (self.patroni_yml, *consul, *access, *tls, *archive, *last)
 

@@ -31,7 +31,7 @@ def renew(paths: Paths, machine: Machine | None = None, run: Run = commands.run)
     decided = decide(paths, machine, before=authority.RENEW_BEFORE)
     own = paths.tls / "ca.pem"
     kept = {own, paths.tls / "node.pem", paths.tls / "node.key"}
-    kept |= {paths.consul_ca, paths.consul_certificate, paths.consul_key}
+    kept |= {paths.consul_ca, paths.consul_checks_ca, paths.consul_certificate, paths.consul_key}
     due = [target for target in decided.targets if target.path in kept and target.path.exists()]
     if any(t.content is None or (t.path == own and t.path.read_bytes() != t.content) for t in due):
         # node.yml asks for another authority, or for none: that is for `systemctl restart patroni-node`.

@@ -42,8 +42,8 @@ class Secrets:
     """The cluster's credentials; their repr shows none of them.
 
     gossip: Consul's `encrypt`, None where its agents talk in the clear. consul_token: what Patroni and the agent show
-    to Consul. consul_management: what may change Consul's rules. etcd: a password. authority: what the cluster's own
-    authority is made of. All of these are None where there is none.
+    to Consul. consul_management: what may change Consul's rules. etcd: a password. authority, consul_authority: what
+    the cluster's own authorities are made of. All of these are None where there is none.
     """
 
     superuser: str = field(repr=False)
@@ -55,6 +55,7 @@ class Secrets:
     consul_management: str | None = field(default=None, repr=False)
     etcd: str | None = field(default=None, repr=False)
     authority: bytes | None = field(default=None, repr=False)
+    consul_authority: bytes | None = field(default=None, repr=False)
 
 
 def read_given(sources: Mapping[str, Source], reader: Reader) -> dict[str, str]:
@@ -97,7 +98,11 @@ def collect(
     if own_store and "consul_token" in given:
         # It is all tokens in one, as the page says.
         found["consul_management"] = given["consul_token"]
-    return Secrets(**found, authority=derived.authority if derived else None)
+    return Secrets(
+        **found,
+        authority=derived.authority if derived else None,
+        consul_authority=derived.consul_authority if derived else None,
+    )
 
 
 def _derived(derived: Derived | None, *, own_store: bool) -> dict[str, str]:

@@ -102,16 +102,17 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stranger(cluster: Cluster, certificates: Path) -> Iterator[Stranger]:
     plan = cluster.plan
     derived = derive(plan.key, plan.cluster, 2 if plan.tls else 1)
-    own = derive(plan.key, plan.cluster, 2).authority
-    other = derive("somebody else's key, of another cluster", plan.cluster, 2).authority
-    assert own and other
+    real = derive(plan.key, plan.cluster, 2)
+    own, other = real.consul_authority, derive("the key of another cluster", plan.cluster, 2).consul_authority
+    assert real.authority and own and other
     now = datetime.now(UTC)
     # What each was issued by, for which cluster, and when.
     kinds = {
         "another authority": (other, "other-cluster", now),
         "an authority of the same name": (other, plan.cluster, now),
         "one that has expired": (own, plan.cluster, now - 2 * authority.LIFETIME),
-        "legitimate": (own, plan.cluster, now),
+        "one that has expired, of PostgreSQL's authority": (real.authority, plan.cluster, now - 2 * authority.LIFETIME),
+        "legitimate": (real.authority, plan.cluster, now),
     }
     pairs = {}
     for name, (material, of, moment) in kinds.items():
@@ -221,8 +222,11 @@ def test_no_secret_of_the_cluster_lies_where_everybody_reads(stranger: Stranger)
 
 def test_code_in_the_database_gets_neither_the_key_nor_the_rules_of_the_store(stranger: Stranger) -> None:
     """What the account postgres has is Patroni's: the REST API's password and certificate, and its token."""
-    found = stranger.on_node("postgres", read_files={"paths": SECRETS})["read_files"]
-    assert sorted(inside(found)) == [
+    own = {"this node's": ["/etc/patroni/tls/node.pem", "/etc/patroni/tls/node.key"]}
+    arguments = {"hosts": stranger.hosts, "pairs": own, "key": CONFIG, "payload": stranger.payload}
+    found = stranger.on_node("postgres", read_files={"paths": SECRETS}, store=arguments, raft=arguments)
+    assert inside({**found["store"], **found["raft"]}) == {}
+    assert sorted(inside(found["read_files"])) == [
         "/etc/patroni/patroni.yml",
         "/etc/patroni/tls/node.key",
         "/var/lib/postgresql/15/.pgpass",
@@ -261,7 +265,8 @@ def test_a_certificate_is_replaced_at_every_port_while_clients_write(cluster: Cl
                 return all(found[port] != last[port] for port in last), found
 
             shown.append(until(look, "another certificate at each port", 30))
-            assert len(set(shown[-1].values())) == 1
+            # Consul's is of an authority of its own.
+            assert shown[-1]["5432"] == shown[-1]["8008"] != shown[-1]["8300"]
             seen.writes_go_on()
         left = set(seen.on(seen.leader, f"{SQL} '{_SESSIONS}'").splitlines())
         assert sessions <= left

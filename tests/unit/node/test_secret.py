@@ -41,7 +41,7 @@ AFTER = {
 
 
 def values(found: derivation.Derived) -> list[object]:
-    more = (found.gossip, found.management, found.agent, found.authority)
+    more = (found.gossip, found.management, found.agent, found.authority, found.consul_authority)
     return [*found.passwords.values(), *(value for value in more if value is not None)]
 
 
@@ -62,8 +62,8 @@ def test_credentials_differ_from_each_other_and_by_cluster_and_key() -> None:
         (key, cluster, v) for v in (1, 2) for key, cluster in (("key-one", "a"), ("key-one", "b"), ("x" * 16, "a"))
     ]
     found = [values(derivation.derive(*one)) for one in asked]
-    assert [len(one) for one in found] == [5, 5, 5, 8, 8, 8]
-    assert len({value for one in found for value in one}) == 39
+    assert [len(one) for one in found] == [5, 5, 5, 9, 9, 9]
+    assert len({value for one in found for value in one}) == 42
     assert found[0] == values(derivation.derive("key-one", "a", 1))
 
 

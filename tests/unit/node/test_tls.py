@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import DATA, MINIMAL, Node
 
+from patroni_node.authority import Member
 from patroni_node.configure import configure
 from patroni_node.errors import NodeError
 from patroni_node.tls import Tls
@@ -50,7 +51,7 @@ def test_postgresql_and_the_rest_api_speak_tls(node: Node) -> None:
     assert patroni["restapi"]["certfile"] == patroni["ctl"]["certfile"] == "/etc/patroni/tls/node.pem"
     assert patroni["postgresql"]["authentication"]["replication"]["sslmode"] == "verify-ca"
     assert consul["ca_file"] == "/etc/consul.d/patroni-node-ca.pem"
-    assert consul["enable_agent_tls_for_checks"] is True
+    assert node.paths.consul_checks_ca.read_bytes() == (DATA / "ca.pem").read_bytes()
 
 
 def test_files_are_the_given_ones_and_the_key_is_nobody_elses(node: Node) -> None:
@@ -121,7 +122,8 @@ def test_consuls_agents_speak_tls_to_each_other(node: Node) -> None:
     assert consul["key_file"] == "/etc/consul.d/patroni-node-key.pem"
     assert stat.S_IMODE(node.paths.consul_key.stat().st_mode) == 0o640
     assert "scheme" not in patroni["consul"], "the local agent's API is on loopback, in the clear"
-    assert consul["enable_agent_tls_for_checks"] is True, "the REST API has one of the own authority"
+    assert "enable_agent_tls_for_checks" not in consul
+    assert node.paths.consul_checks_ca.read_bytes() == (node.paths.tls / "ca.pem").read_bytes()
 
 
 def test_an_authority_of_others_is_none_of_consuls(node: Node) -> None:
@@ -130,7 +132,8 @@ def test_an_authority_of_others_is_none_of_consuls(node: Node) -> None:
     own = "-----BEGIN CERTIFICATE-----\nown\n-----END CERTIFICATE-----\n"
     machine = replace(node.machine, certify=lambda *asked: Tls(own, "own certificate", "own key"))
     configure(node.paths, machine)
-    assert node.paths.consul_ca.read_text() == own + (DATA / "node.pem").read_text().strip() + "\n"
+    assert node.paths.consul_ca.read_text() == own
+    assert node.paths.consul_checks_ca.read_text() == (DATA / "ca.pem").read_text()
     assert node.paths.consul_certificate.read_text() == "own certificate"
     assert (node.paths.tls / "node.pem").read_text() == (DATA / "node.pem").read_text()
     node.of_before()
@@ -138,6 +141,25 @@ def test_an_authority_of_others_is_none_of_consuls(node: Node) -> None:
     configure(node.paths, machine)
     assert node.paths.consul_ca.read_text() == (DATA / "ca.pem").read_text().strip() + "\n"
     assert not node.paths.consul_certificate.exists()
+
+
+def test_code_in_the_database_has_no_certificate_of_consuls(node: Node) -> None:
+    """Consul's Raft takes any of its authority and asks for no token: who has one writes Consul's rules."""
+    asked: list[Member] = []
+
+    def issue(key: bytes, member: Member, *more: object) -> Tls:
+        asked.append(member)
+        return Tls(f"authority {key.hex()}", f"certificate {len(asked)}", f"key {len(asked)}")
+
+    node.write(MINIMAL)
+    configure(node.paths, replace(node.machine, certify=issue))
+    database, consul = asked
+    assert "server.dc1.consul" in consul.dns
+    assert "server.dc1.consul" not in database.dns
+    assert [(node.paths.tls / "node.key").read_text(), node.paths.consul_key.read_text()] == ["key 1", "key 2"]
+    authority = (node.paths.tls / "ca.pem").read_text()
+    assert node.paths.consul_checks_ca.read_text() == authority
+    assert authority not in node.paths.consul_ca.read_text()
 
 
 def test_patroni_speaks_tls_to_a_store_elsewhere(node: Node) -> None:

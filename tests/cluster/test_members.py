@@ -16,7 +16,7 @@ from tests.cluster.trial import trial
 from tests.pipeline.harness import until
 
 SECONDS = 180
-PEERS = "consul operator raft list-peers"
+PEERS = "sudo consul operator raft list-peers"
 NEW_ADDRESS = "10.129.0.77"
 # What cloud-init has written at the first boot, and writes for a new instance only.
 MOVE = (
@@ -57,7 +57,7 @@ def test_from_three_to_four_and_back(movable: Cluster) -> None:
         assert set(raft(cluster, seen.leader)) == {m.name for m in everyone}
         # As docs/node.md says of servers that go for good.
         cluster.machines[fourth.name].ssh("sudo systemctl disable --now patroni consul", timeout=SECONDS)
-        cluster.machines[seen.leader].ssh(f"consul force-leave {fourth.name}")
+        cluster.machines[seen.leader].ssh(f"sudo consul force-leave {fourth.name}")
         cluster.remove(fourth.name)
         cluster.wait_formed(3, SECONDS)
     until(lambda: (len(raft(cluster, seen.leader)) == 3, raft(cluster, seen.leader)), "three servers again", 60)

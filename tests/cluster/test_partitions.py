@@ -23,7 +23,7 @@ def follower(seen: Trial) -> str:
 
     Else they elect anew: some seconds that the lock's renewal may or may not live through.
     """
-    peers = seen.on(seen.leader, "consul operator raft list-peers").splitlines()[1:]
+    peers = seen.on(seen.leader, "sudo consul operator raft list-peers").splitlines()[1:]
     elected = next(line.split()[0] for line in peers if line.split()[3] == "leader")
     return next(name for name in seen.replicas if name != elected)
 

@@ -14,7 +14,7 @@ SECONDS = 120
 
 def voters(cluster: Cluster, on: str) -> list[str]:
     """The servers that Consul lists, as voters that have joined."""
-    answer = cluster.machines[on].ssh("consul operator raft list-peers", check=False)
+    answer = cluster.machines[on].ssh("sudo consul operator raft list-peers", check=False)
     lines = [line.split() for line in answer.output.splitlines()[1:]] if answer.returncode == 0 else []
     return sorted(words[0] for words in lines if words[4:5] == ["true"])
 
@@ -27,7 +27,7 @@ def replace_node(cluster: Cluster, name: str, other: str, instance: str | None) 
     helper = cluster.machines[other]
 
     def left() -> tuple[bool, object]:
-        helper.ssh(f"consul force-leave {name}", check=False)
+        helper.ssh(f"sudo consul force-leave {name}", check=False)
         listed = voters(cluster, other)
         return listed == sorted(set(cluster.nodes)), listed
 

@@ -45,8 +45,7 @@ def show(cluster: Cluster, name: str, parameter: str) -> str:
 
 def configuration(cluster: Cluster) -> dict[str, object]:
     """The cluster's configuration (GET /config)."""
-    url = f"http://{cluster.nodes['pg-srv1'].address}:8008/config"
-    found = json.loads(cluster.machines["pg-srv1"].ssh(f"curl -sS {url}").output)
+    found = json.loads(cluster.machines["pg-srv1"].ssh(cluster.plan.ask(cluster.nodes["pg-srv1"], "/config")).output)
     assert isinstance(found, dict)
     return found
 

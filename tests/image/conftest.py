@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-SCRIPT = Path(__file__).with_name("guest_facts.py")
-_FACTS = pytest.StashKey[dict[str, Any]]()
+FACTS, ACCESS = (Path(__file__).with_name(name) for name in ("guest_facts.py", "guest_access.py"))
+_FOUND = pytest.StashKey[dict[Path, dict[str, Any]]]()
 _OUTCOMES = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 
@@ -26,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--node"):
         raise pytest.UsageError("tests/image needs a booted image: run `./inv verify-image`")
     config.stash[_OUTCOMES] = {}
+    config.stash[_FOUND] = {}
     config.pluginmanager.register(_Reporter(config), "foundry-outcomes")
 
 
@@ -85,17 +86,28 @@ def within(pristine: Path) -> Callable[[str], Path]:
     return resolve
 
 
+def _found(script: Path, host: Any, node: dict[str, Any], known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    """What a script finds on the node, asked once."""
+    if script not in known:
+        text = base64.b64encode(script.read_bytes()).decode()
+        told = {key: node[key] for key in ("address", "cluster", "secret")}
+        argument = base64.b64encode(json.dumps(told).encode()).decode()
+        result = host.run(f"echo {text} | base64 -d | sudo python3 - {argument}")
+        assert result.rc == 0, result.stderr
+        known[script] = json.loads(result.stdout)
+    return known[script]
+
+
 @pytest.fixture(scope="module")
 def facts(host: Any, node: dict[str, Any], pytestconfig: pytest.Config) -> dict[str, Any]:
     """What guest_facts.py finds on the node: one connection instead of a hundred, each of which costs half a second."""
-    if _FACTS not in pytestconfig.stash:
-        script = base64.b64encode(SCRIPT.read_bytes()).decode()
-        told = {key: node[key] for key in ("address", "cluster", "secret")}
-        argument = base64.b64encode(json.dumps(told).encode()).decode()
-        result = host.run(f"echo {script} | base64 -d | sudo python3 - {argument}")
-        assert result.rc == 0, result.stderr
-        pytestconfig.stash[_FACTS] = json.loads(result.stdout)
-    return pytestconfig.stash[_FACTS]
+    return _found(FACTS, host, node, pytestconfig.stash[_FOUND])
+
+
+@pytest.fixture(scope="module")
+def access(host: Any, node: dict[str, Any], facts: dict[str, Any], pytestconfig: pytest.Config) -> dict[str, Any]:
+    """What guest_access.py is let in to, once the node leads (facts)."""
+    return _found(ACCESS, host, node, pytestconfig.stash[_FOUND])
 
 
 @pytest.fixture(scope="module")

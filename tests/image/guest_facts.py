@@ -8,6 +8,7 @@ import grp
 import json
 import os
 import pwd
+import ssl
 import stat
 import subprocess
 import sys
@@ -17,6 +18,12 @@ import urllib.request
 from pathlib import Path
 
 LEADER_SECONDS = 120
+RULES_SECONDS = 60
+CA = "/etc/patroni/tls/ca.pem"
+CERTIFICATE = "/etc/patroni/tls/node.pem"
+KEY = "/etc/patroni/tls/node.key"
+TOKEN = "/etc/consul.d/patroni-node-token"
+CONSUL = "http://127.0.0.1:8500/v1"
 CLOUD_INIT_LOG = "/var/log/cloud-init.log"
 SEARCHED = (
     "/etc",
@@ -28,10 +35,23 @@ SEARCHED = (
     "/tmp",
     "/var/tmp",
 )
-CONTENTS = ("/etc/patroni/patroni.yml", "/etc/consul.d/patroni-node.json", "/etc/machine-id", "/proc/cmdline")
+CONTENTS = (
+    "/etc/patroni/patroni.yml",
+    "/etc/consul.d/patroni-node.json",
+    "/etc/machine-id",
+    "/proc/cmdline",
+    CA,
+    CERTIFICATE,
+    "/etc/consul.d/patroni-node-ca.pem",
+    "/etc/consul.d/patroni-node-cert.pem",
+    "/var/lib/patroni-node/security.json",
+)
 MODES = (
     "/etc/patroni",
     "/etc/patroni/node.yml",
+    KEY,
+    "/etc/consul.d/patroni-node-key.pem",
+    TOKEN,
     "/etc/consul.d",
     "/etc/shadow",
     "/var/lib/postgresql/15/main",
@@ -41,7 +61,16 @@ MODES = (
 )
 # Where something may be written; the rest is of packages, and the image itself is searched block by block.
 WRITTEN = ("/boot", "/etc", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr/local", "/var")
-UNITS = ("patroni.service", "patroni-node.service", "consul.service", "postgresql.service", "ssh.service")
+UNITS = (
+    "patroni.service",
+    "patroni-node.service",
+    "consul.service",
+    "postgresql.service",
+    "ssh.service",
+    "patroni-node-acl.service",
+    "patroni-node-renew.service",
+    "patroni-node-renew.timer",
+)
 COMMANDS = {
     "failed units": "systemctl list-units --failed --plain --no-legend",
     "system": "systemctl is-system-running",
@@ -50,11 +79,15 @@ COMMANDS = {
     "own name": "getent hosts $(hostname)",
     "addresses": "ip -o -br address show scope global",
     "listening": "ss -Htln",
+    "listening by udp": "ss -Huln",
     "patroni version": "patroni --version",
     "packages": "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'",
     "audit": "dpkg --audit",
     "owner of patroni": "dpkg -S $(readlink -f /usr/bin/patroni)",
     "owner of unit": "dpkg -S /usr/lib/systemd/system/patroni.service",
+    "owner of root's consul": "dpkg -S /usr/sbin/consul",
+    "node's certificate": f"openssl verify -CAfile {CA} {CERTIFICATE}",
+    "renewal": "systemctl start patroni-node-renew && systemctl show -P Result patroni-node-renew",
     "psycopg": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name '_psycopg*.so' -exec ldd {} +",
     # The cycle's end as it is when the clock has just been set back by an hour: how long would Patroni sleep?
     "nap": """/usr/lib/patroni-venv/bin/python3 -c '
@@ -79,7 +112,8 @@ for length in ("-1", "1_0", str(2**20 + 1), "3"):
     "host keys": "cat /etc/ssh/ssh_host_*_key.pub",
     "boot": "cat /proc/sys/kernel/random/boot_id",
     "order": "systemctl list-jobs --no-legend; journalctl -b -q -o cat -g 'ordering cycle' | head",
-    "exposure": "for u in patroni patroni-node consul; do systemd-analyze security --no-pager $u | tail -n 1; done",
+    "exposure": "for u in patroni patroni-node consul patroni-node-acl patroni-node-renew;"
+    " do systemd-analyze security --no-pager $u | tail -n 1; done",
     "kernel settings": "sysctl vm.overcommit_memory vm.overcommit_ratio vm.swappiness",
     "transparent huge pages": "cat /sys/kernel/mm/transparent_hugepage/enabled",
     "postmaster": "cat /proc/$(head -n 1 /var/lib/postgresql/15/main/postmaster.pid)/oom_score_adj",
@@ -124,10 +158,12 @@ def describe(path, content=False):
     return row
 
 
-def fetch(url):
-    """Status and text of an http GET; status 0 where nobody answers."""
+def fetch(url, headers=()):
+    """Status and text of a GET, by https with the cluster's own authority; status 0 where nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        context = ssl.create_default_context(cafile=CA) if url.startswith("https:") else None
+        request = urllib.request.Request(url, headers=dict(headers))
+        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
             return {"status": answer.status, "body": answer.read().decode()}
     except urllib.error.HTTPError as error:
         return {"status": error.code, "body": error.read().decode()}
@@ -135,15 +171,33 @@ def fetch(url):
         return {"status": 0, "body": str(error)}
 
 
+def from_consul(path):
+    """The agent's answer to who shows root's token."""
+    try:
+        token = Path(TOKEN).read_text(encoding="ascii").strip()
+    except OSError as error:
+        return {"status": 0, "body": str(error)}
+    return fetch(f"{CONSUL}/{path}", headers={"X-Consul-Token": token})
+
+
 def await_leader(address):
     """Wait until this node leads; gives up at once when Patroni is not running any more."""
     begin = time.monotonic()
     while True:
-        answer = fetch(f"http://{address}:8008/primary")
+        answer = fetch(f"https://{address}:8008/primary")
         waited = time.monotonic() - begin
         down = shell("systemctl is-active patroni")["out"] in ("failed", "inactive")
         if answer["status"] == 200 or down or waited > LEADER_SECONDS:
             return {**answer, "waited": round(waited, 1)}
+        time.sleep(1)
+
+
+def await_rules():
+    """Wait until Consul's rules are written: Patroni leads as soon as its token is there, and some come after it."""
+    begin = time.monotonic()
+    while shell("systemctl is-active patroni-node-acl")["out"] in ("active", "activating"):
+        if time.monotonic() - begin > RULES_SECONDS:
+            return
         time.sleep(1)
 
 
@@ -196,38 +250,54 @@ def holders(words):
     return sorted(done.stdout.splitlines())
 
 
+SECRET_KEYS = ("password", "encrypt", "token", "agent", "master")
+
+
 def passwords(value):
-    """Every value of a key called password or encrypt in a nested structure."""
+    """Every value of a key that is called as passwords, keys and tokens are, in a nested structure."""
     if isinstance(value, dict):
-        own = [v for k, v in value.items() if k in ("password", "encrypt") and isinstance(v, str)]
+        own = [v for k, v in value.items() if k in SECRET_KEYS and isinstance(v, str)]
         return own + [p for v in value.values() for p in passwords(v)]
     return [p for v in value for p in passwords(v)] if isinstance(value, list) else []
 
 
-def rendered_secrets():
-    """The passwords and keys that patroni-node rendered."""
+def rendered():
+    """patroni.yml and the agent's configuration, parsed."""
     import yaml
 
     found = []
     for path in CONTENTS[:2]:
         try:
             with open(path, encoding="utf-8") as stream:
-                found += passwords(yaml.safe_load(stream))
+                found.append(yaml.safe_load(stream))
         except OSError:
-            pass
+            found.append({})
+    return found
+
+
+def key_lines():
+    """The lines of base64 that the node's private keys are made of."""
+    found = []
+    for path in (KEY, "/etc/consul.d/patroni-node-key.pem"):
+        try:
+            lines = Path(path).read_text(encoding="ascii").splitlines()
+        except OSError:
+            continue
+        found += [line for line in lines if line and "-----" not in line]
     return found
 
 
 def main():
     told = json.loads(base64.b64decode(sys.argv[1]))
+    cluster = told["cluster"]
     leader = await_leader(told["address"])
+    await_rules()
     boot = shell(COMMANDS["boot"])["out"]
     properties = "Id,LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,After,NRestarts"
-    properties += ",Type,KillMode,Restart,TimeoutStopUSec,OOMPolicy,MemoryAccounting"
+    properties += ",Type,KillMode,Restart,TimeoutStopUSec,OOMPolicy,MemoryAccounting,Result,ExecMainStatus"
     blocks = shell(f"systemctl show -p {properties} {' '.join(UNITS)}")["out"].split("\n\n")
     units = [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
-    consul = "http://127.0.0.1:8500/v1"
-    secret_words = rendered_secrets()
+    secret_words = [*passwords(rendered()), *key_lines()]
     facts = {
         "leader": leader,
         "commands": {name: shell(command) for name, command in COMMANDS.items()},
@@ -241,10 +311,11 @@ def main():
         },
         "warnings": shell(f"grep -E '\\[(WARNING|ERROR|CRITICAL)\\]:' {CLOUD_INIT_LOG}")["out"].splitlines(),
         "sql": {name: psql(text.replace("{boot}", boot)) for name, text in SQL.items()},
-        "consul service": fetch(f"{consul}/catalog/service/{told['cluster']}"),
-        "consul health": fetch(f"{consul}/health/service/{told['cluster']}?passing"),
-        "consul leader": fetch(f"{consul}/status/leader"),
-        "consul agent": fetch(f"{consul}/agent/self"),
+        "consul service": from_consul(f"catalog/service/{cluster}"),
+        "consul health": from_consul(f"health/service/{cluster}?passing"),
+        "consul leader": from_consul("status/leader"),
+        "consul agent": from_consul("agent/self"),
+        "consul keys": from_consul(f"kv/service/{cluster}/?keys"),
         "secrets": len(secret_words),
         "weak": [w for w in secret_words if len(w) < 16],
         "exposed": exposures([told["secret"], *secret_words]),

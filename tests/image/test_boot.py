@@ -67,6 +67,18 @@ def test_service_is_active_and_enabled(facts: dict[str, Any], unit: str) -> None
     assert found["NRestarts"] == "0"
 
 
+def test_consul_s_rules_are_written(facts: dict[str, Any]) -> None:
+    found = facts["units"]["patroni-node-acl.service"]
+    assert (found["LoadState"], found["ActiveState"], found["Result"]) == ("loaded", "inactive", "success")
+    assert found["ExecMainStatus"] == "0"
+
+
+def test_certificates_are_looked_after(facts: dict[str, Any]) -> None:
+    """By a timer; the service works in its sandbox, and finds a new node's certificate good."""
+    assert facts["units"]["patroni-node-renew.timer"]["ActiveState"] == "active"
+    assert facts["commands"]["renewal"] == {"rc": 0, "out": "success", "err": ""}
+
+
 def test_no_package_is_half_installed(facts: dict[str, Any]) -> None:
     assert facts["commands"]["audit"]["out"] == ""
     rows = [line.split() for line in facts["commands"]["packages"]["out"].splitlines()]

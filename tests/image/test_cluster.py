@@ -37,6 +37,22 @@ def test_consul_finds_the_service_healthy(facts: dict[str, Any]) -> None:
     assert len(json.loads(facts["consul health"]["body"])) == 1
 
 
+def test_consul_holds_what_patroni_wrote(facts: dict[str, Any], node: dict[str, Any]) -> None:
+    keys = json.loads(facts["consul keys"]["body"])
+    assert {f"service/{node['cluster']}/{name}" for name in ("config", "initialize", "leader")} <= set(keys)
+
+
+def test_root_s_consul_shows_the_token_by_itself(host: Any, node: dict[str, Any]) -> None:
+    """And nobody else's does, who has none."""
+    result = host.run("sudo consul operator raft list-peers")
+    assert result.rc == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == [node["name"]]
+    for command in ("operator raft list-peers", f"kv get service/{node['cluster']}/config"):
+        refused = host.run(f"consul {command}")
+        assert refused.rc != 0
+        assert "Unexpected response code: 403" in refused.stderr
+
+
 def test_tutorial_list(host: Any, node: dict[str, Any]) -> None:
     """As the user who logged in, without sudo, as the tutorial does it."""
     result = host.run("patronictl -c /etc/patroni/patroni.yml list")

@@ -81,6 +81,8 @@ def test_access_rules(facts: dict[str, Any]) -> None:
     assert [r for r in rules if r["error"]] == []
     assert {r["method"] for r in rules} <= {"peer", "scram-sha-256", "cert"}
     assert {r["method"] for r in rules if r["type"] == "local" and "all" in r["database"]} == {"peer"}
+    remote = [r for r in rules if r["type"] != "local" and r["address"] not in ("127.0.0.1", "::1")]
+    assert {r["type"] for r in remote} == {"hostssl"}
 
 
 def test_passwords_are_stored_as_scram(facts: dict[str, Any]) -> None:
@@ -101,15 +103,19 @@ def test_no_known_password(patroni_yml: dict[str, Any], facts: dict[str, Any]) -
 
 def test_secrets_are_not_readable_by_everybody(facts: dict[str, Any]) -> None:
     """Trap 6: neither files that all may read, nor the journal, nor a command line holds one."""
-    assert facts["secrets"] >= 5
+    assert facts["secrets"] >= 14
     assert facts["exposed"] == []
 
 
 # Patroni's and Consul's own copies, and cloud-init's of what it was given; none of them is for everybody to read.
 HOLDERS = (
     r"/etc/patroni/(node|patroni)\.yml",
-    r"/etc/consul\.d/patroni-node\.json",
+    r"/etc/patroni/tls/node\.key",
+    r"/etc/consul\.d/patroni-node(\.json|-key\.pem|-token)",
     r"/var/lib/consul/serf/(local|remote)\.keyring",
+    # The agent keeps the token that a service was registered with, and its servers all of them.
+    r"/var/lib/consul/(checks|services)/[0-9a-f]+",
+    r"/var/lib/consul/raft/(raft\.db|snapshots/[^/]+/state\.bin)",
     r"/var/lib/postgresql/15/\.pgpass",
     r"/var/lib/cloud/(seed/nocloud/user-data|instances/[^/]+/(user-data|cloud-config|obj)\.[a-z.]+)",
 )
@@ -127,6 +133,9 @@ def test_secrets_are_nowhere_but_where_they_must_be(facts: dict[str, Any]) -> No
         ("/etc/patroni/patroni.yml", "0640", "postgres"),
         ("/etc/consul.d/patroni-node.json", "0640", "consul"),
         ("/etc/patroni/node.yml", "0600", "root"),
+        ("/etc/patroni/tls/node.key", "0640", "postgres"),
+        ("/etc/consul.d/patroni-node-key.pem", "0640", "consul"),
+        ("/etc/consul.d/patroni-node-token", "0600", "root"),
     ],
 )
 def test_modes_of_files_with_secrets(facts: dict[str, Any], path: str, mode: str, group: str) -> None:

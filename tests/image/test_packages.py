@@ -92,6 +92,7 @@ def test_unit_belongs_to_the_package(facts: dict[str, Any]) -> None:
         "/lib/systemd/system/patroni.service",
     )
     assert "/etc/" not in facts["units"]["patroni.service"]["DropInPaths"]
+    assert facts["commands"]["owner of root's consul"]["out"].startswith("patroni-node:")
 
 
 def test_needrestart_leaves_the_database_alone(within: Callable[[str], Path]) -> None:

@@ -16,6 +16,9 @@ def _lasting(facts: dict[str, Any]) -> dict[str, Any]:
         "hostname": facts["commands"]["hostname"]["out"],
         "patroni.yml": facts["files"]["/etc/patroni/patroni.yml"]["content"],
         "cluster": facts["sql"]["identifier"],
+        "authority": facts["files"]["/etc/patroni/tls/ca.pem"]["content"],
+        "certificate": facts["files"]["/etc/patroni/tls/node.pem"]["content"],
+        "protection": facts["files"]["/var/lib/patroni-node/security.json"]["content"],
     }
 
 

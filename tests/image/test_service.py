@@ -10,7 +10,10 @@ import pytest
 MOST_EXPOSED = 4.0
 
 
-@pytest.mark.parametrize("unit", ["patroni.service", "patroni-node.service", "consul.service"])
+UNITS = ["patroni", "patroni-node", "consul", "patroni-node-acl", "patroni-node-renew"]
+
+
+@pytest.mark.parametrize("unit", [f"{name}.service" for name in UNITS])
 def test_systemd_shuts_the_services_in(facts: dict[str, Any], unit: str) -> None:
     table = facts["commands"]["exposure"]["out"]
     found = re.search(rf"level for {re.escape(unit)}: (\d+\.\d+)", table)

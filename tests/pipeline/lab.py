@@ -27,6 +27,7 @@ CLUSTER = "pg-15-cluster"
 # Where what is no node of ours answers on the nodes' network.
 STORE = "10.129.0.10"
 LIST = "patronictl -c /etc/patroni/patroni.yml list -f json"
+CA = "/etc/patroni/tls/ca.pem"
 
 
 def mac(number: int) -> str:
@@ -139,6 +140,47 @@ def whole_cluster(machine: Machine, count: int) -> list[dict[str, Any]]:
 def leads(machine: Machine, name: str, host: str) -> None:
     """Wait until this machine leads a cluster of one under a name and an address."""
     until(lambda: (roles(machine) == [(name, host, "Leader")], roles(machine)), f"{name} leads at {host}", 90)
+
+
+def code(machine: Machine, *words: str) -> str:
+    """The status of curl's answer; 000 where there is none, or of a server that it does not believe."""
+    ask = "curl --silent --output /dev/null --write-out '%{http_code}'"
+    return machine.ssh(f"{ask} {' '.join(words)}", check=False).output
+
+
+# Status.Ping of Consul's RPC, which asks for no token, in the clear (a zero for pool.RPCConsul, then MessagePack).
+_PING = """python3 -c '
+import socket
+with socket.create_connection(("{address}", 8300), timeout=5) as link:
+    link.sendall(bytes.fromhex("00") + b"\\x82\\xadServiceMethod\\xabStatus.Ping\\xa3Seq\\x01\\x80")
+    try:
+        print(link.recv(4096).hex() or "closed")
+    except ConnectionResetError:
+        print("closed")
+'"""
+
+
+def servers_hear(machine: Machine, address: str) -> bool:
+    """Whether a server of Consul answers somebody without certificate and token who asks from another machine."""
+    said = machine.ssh(_PING.format(address=address)).output
+    assert said == "closed" or "537461747573" in said, said
+    return said != "closed"
+
+
+def speaks_https_only(machine: Machine, host: str) -> None:
+    """Patroni's REST API at host has a certificate of the cluster's authority, and no plain http."""
+    assert code(machine, f"--cacert {CA} https://{host}:8008/health") == "200"
+    assert code(machine, f"http://{host}:8008/health") == "000"
+    assert code(machine, f"https://{host}:8008/health") == "000", "nobody else has issued it"
+
+
+def keeps_its_keys(machine: Machine) -> None:
+    """The cluster's keys in Consul are root's, who has the token; a local user sees and changes none."""
+    kv = "http://127.0.0.1:8500/v1/kv/service/pg-15-cluster"
+    assert "/leader" in machine.ssh("sudo consul kv get -keys service/pg-15-cluster/").output
+    assert code(machine, f"{kv}/config") == "403"
+    assert code(machine, "-X PUT -d {}", f"{kv}/config") == "403"
+    assert code(machine, f"{kv}/?recurse") == "404"
 
 
 def refusal(machine: Machine) -> str:

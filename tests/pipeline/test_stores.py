@@ -15,7 +15,16 @@ from foundry import apt, config, run
 from foundry.machine import Machine
 from foundry.workspace import Workspace
 from tests.pipeline.harness import ROOT, until
-from tests.pipeline.lab import STORE, Lab, in_the_switch, leads, whole_cluster
+from tests.pipeline.lab import (
+    STORE,
+    Lab,
+    in_the_switch,
+    keeps_its_keys,
+    leads,
+    servers_hear,
+    speaks_https_only,
+    whole_cluster,
+)
 
 NETWORKS = {"networks": ["10.129.0.0/24"]}
 
@@ -49,7 +58,11 @@ def test_etcd(lab: Lab, etcd: Path) -> None:
             machine.wait_ready(180)
         whole_cluster(machines[0], 2)
         assert machines[0].ssh("systemctl is-active consul", check=False).output == "inactive"
-        assert not machines[0].ssh("sudo ls /etc/consul.d/patroni-node.json", check=False).output.startswith("/")
+        assert not machines[0].ssh("sudo ls /etc/consul.d/", check=False).output.count("patroni-node")
+        speaks_https_only(machines[0], "10.129.0.22")
+        tls = "SELECT s.ssl FROM pg_stat_ssl s JOIN pg_stat_replication USING (pid)"
+        streams = [m.ssh(f'cd /; sudo -u postgres psql -Atc "{tls}"').output for m in machines]
+        assert sorted(streams) == ["", "t"], "the replica's connection is encrypted"
         status = json.loads(machines[0].ssh("sudo patroni-node status --json").output)
         assert (status["ok"], status["store"]["kind"], status["store"]["has_leader"]) == (True, "etcd", True)
         assert status["store"]["servers"] == [url]
@@ -74,11 +87,15 @@ def consul(built: Path, playground: Path) -> Path:
     return playground / "consul/usr/bin/consul"
 
 
-def catalog(machine: Machine, at: str) -> list[dict[str, Any]]:
+def catalog(machine: Machine, at: str, kind: str = "catalog", query: str = "") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(
-        machine.ssh(f"curl -s http://{at}/v1/catalog/service/pg-15-cluster").output
+        machine.ssh(f"curl -s 'http://{at}/v1/{kind}/service/pg-15-cluster{query}'").output
     )
     return found
+
+
+def passing(machine: Machine, at: str) -> list[dict[str, Any]]:
+    return catalog(machine, at, "health", "?passing")
 
 
 def test_an_agent_of_servers_elsewhere(lab: Lab, consul: Path) -> None:
@@ -90,6 +107,12 @@ def test_an_agent_of_servers_elsewhere(lab: Lab, consul: Path) -> None:
         listed = machine.ssh("consul members").output
         assert [line.split()[3] for line in listed.splitlines() if line.startswith("pg-srv1 ")] == ["client"], listed
         until(lambda: (bool(found := catalog(machine, "127.0.0.1:8500")), found), "the service in the catalog", 30)
+        # By https: the agent on this node knows the node's certificate.
+        until(lambda: (bool(found := passing(machine, "127.0.0.1:8500")), found), "its check passes", 30)
+        speaks_https_only(machine, "10.129.0.21")
+        written = json.loads(machine.ssh("sudo cat /etc/consul.d/patroni-node.json").output)
+        # Certificates and rules are up to those servers.
+        assert not {"acl", "cert_file", "key_file", "verify_incoming", "verify_incoming_rpc"} & set(written)
 
 
 def test_an_agent_elsewhere(lab: Lab, consul: Path) -> None:
@@ -99,6 +122,8 @@ def test_an_agent_elsewhere(lab: Lab, consul: Path) -> None:
         machine.wait_ready(180)
         leads(machine, "pg-srv1", "10.129.0.21")
         assert machine.ssh("systemctl is-active consul", check=False).output == "inactive"
+        assert not machine.ssh("sudo ls /etc/consul.d/", check=False).output.count("patroni-node")
+        speaks_https_only(machine, "10.129.0.21")
         assert f"Consul at http://{STORE}:8500: answers" in machine.ssh("sudo patroni-node status").output
         until(lambda: (bool(found := catalog(machine, f"{STORE}:8500")), found), "the service in the catalog", 30)
 
@@ -113,6 +138,10 @@ def test_names_in_consul_s_dns(lab: Lab) -> None:
         return all(len(found[name]) == 1 for name in found) and found["master"] != found["replica"], found
 
     until(answers, "one leader and one replica in Consul's DNS", 30)
+    # Names are for everybody, and nothing else is.
+    for node, other in zip(nodes, ("10.129.0.22", "10.129.0.21"), strict=True):
+        keeps_its_keys(node)
+        assert not servers_hear(node, other)
 
 
 # A question for addresses by hand (RFC 1035, section 4): the image has no dig.

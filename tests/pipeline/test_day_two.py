@@ -21,6 +21,12 @@ IN_BACKGROUND = "sudo systemd-run --quiet --unit day-two --property StandardOutp
 IN_BACKGROUND += " --property StandardError=file:/run/day-two.err patroni-node restart"
 
 
+RENDERED = {
+    "/etc/patroni/patroni.yml",
+    *(f"/etc/patroni/tls/{name}" for name in ("ca.pem", "node.pem", "node.key")),
+    *(f"/etc/consul.d/patroni-node{name}" for name in (".json", "-ca.pem", "-cert.pem", "-key.pem", "-token")),
+    *(f"/var/lib/patroni-node/{name}.json" for name in ("identity", "security")),
+}
 # So that members hear of a pause within two seconds, and not within ten.
 QUICK = {"patroni": {"bootstrap": {"dcs": {"loop_wait": 2}}}}
 
@@ -82,16 +88,18 @@ def test_status_of_nodes_that_are_well_and_of_others(nodes: list[Machine]) -> No
         assert status(node, 0)["node"]["name"] == node.spec.seed.hostname
         assert (found["member"]["role"], found["member"]["state"]) == (role, "running")
         assert found["cluster"]["leader"] == nodes[0].spec.seed.hostname
-        assert [file["current"] for file in found["rendered"]] == [True] * 3
+        assert {file["path"] for file in found["rendered"]} == RENDERED
+        assert {file["current"] for file in found["rendered"]} == {True}
         assert {unit["active"] for unit in found["units"].values()} == {"active"}
         assert node.ssh("patroni-node status", check=False).returncode == 77
 
     replica = nodes[1]
-    before = replica.ssh("sudo sha256sum /etc/patroni/patroni.yml /var/lib/patroni-node/identity.json").output
+    files = " ".join(sorted(RENDERED))
+    before = replica.ssh(f"sudo sha256sum {files}").output
     replica.ssh("echo 'tags: {clonefrom: true}' | sudo tee -a /etc/patroni/node.yml")
     found = problem(replica, "/etc/patroni/patroni.yml", APPLY)
     assert [file["path"] for file in found["rendered"] if not file["current"]] == ["/etc/patroni/patroni.yml"]
-    assert replica.ssh("sudo sha256sum /etc/patroni/patroni.yml /var/lib/patroni-node/identity.json").output == before
+    assert replica.ssh(f"sudo sha256sum {files}").output == before
     replica.ssh(f"sudo sh -c '{APPLY}'")
     healthy(replica)
 

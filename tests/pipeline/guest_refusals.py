@@ -9,6 +9,7 @@ import base64
 import gzip
 import hashlib
 import json
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -18,7 +19,8 @@ from typing import Any
 NODE_YML = "/etc/patroni/node.yml"
 ISSUE = "/etc/issue.d/patroni-node.issue"
 WRITTEN = ("etc/patroni/patroni.yml", "etc/patroni/tls/*", "etc/consul.d/*", "etc/systemd/system/patroni.service.d/*")
-WRITTEN += ("var/lib/patroni-node/identity.json", "etc/pgbackrest/*", "etc/sysctl.d/*")
+WRITTEN += ("etc/systemd/system/consul.service.d/*",)
+WRITTEN += ("var/lib/patroni-node/*.json", "etc/pgbackrest/*", "etc/sysctl.d/*")
 
 
 def run(*words: str) -> str:
@@ -40,7 +42,8 @@ def running() -> dict[str, str]:
     try:
         with open("/var/lib/postgresql/15/main/postmaster.pid", encoding="ascii") as stream:
             postmaster = " ".join(stream.read().split("\n")[:3])
-        with urllib.request.urlopen("http://127.0.0.1:8008/primary", timeout=10) as answer:
+        trust = ssl.create_default_context(cafile="/etc/patroni/tls/ca.pem")
+        with urllib.request.urlopen("https://127.0.0.1:8008/primary", timeout=10, context=trust) as answer:
             primary = str(answer.status)
     except OSError as error:
         postmaster = primary = type(error).__name__

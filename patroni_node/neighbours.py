@@ -19,7 +19,7 @@ Fetch = Callable[[str, str | None], Any]
 
 def fetch(url: str, ca: str | None) -> Any:
     """Return the JSON at url, or None where nobody answers within seconds or answers something else."""
-    answer = rest.ask(rest.Question(url, rest.Trust(ca) if ca else None))
+    answer = rest.ask_briefly(rest.Question(url, rest.Trust(ca) if ca else None))
     return answer.body if answer.code == 200 else None
 
 

@@ -96,6 +96,11 @@ def ask_all(questions: Sequence[Question], ask: Ask = ask) -> Callable[[], list[
     return wait
 
 
+def ask_briefly(question: Question) -> Answer:
+    """Ask once, and wait LIMIT_SECONDS at most, also for a server that sends a byte now and then."""
+    return ask_all([question])()[0]
+
+
 def _context(trust: Trust) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=trust.ca_file, cadata=trust.ca)
     if trust.certificate:

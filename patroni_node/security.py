@@ -17,7 +17,7 @@ from patroni_node.errors import NodeError, Problem
 from patroni_node.model import Settings
 from patroni_node.network import IP, bracketed
 from patroni_node.paths import Paths
-from patroni_node.rest import Question, ask
+from patroni_node.rest import Question, ask_briefly
 
 NEWEST = 2
 REST_PORT, POSTGRESQL_PORT = 8008, 5432
@@ -116,7 +116,7 @@ def _agreed(known: int, settings: Settings) -> int:
 
 def look(address: IP, cluster: str, password: str | None) -> Peer:
     """Ask a peer whether its REST API speaks http, and whether its PostgreSQL knows a password; seconds at most."""
-    answer = ask(Question(f"http://{bracketed(address)}:{REST_PORT}/patroni"))
+    answer = ask_briefly(Question(f"http://{bracketed(address)}:{REST_PORT}/patroni"))
     who = answer.body.get("patroni") if isinstance(answer.body, dict) else None
     plain = isinstance(who, dict) and who.get("scope") == cluster
     proved = password is not None and scram.proves_password(

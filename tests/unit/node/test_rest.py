@@ -60,6 +60,30 @@ def test_answers(said: bytes, answer: Answer) -> None:
     assert fetched == (answer.body if answer.code == 200 else None)
 
 
+def test_a_peer_that_never_ends_its_answer_keeps_no_node_from_starting() -> None:
+    """Each byte came in time; the unit's own limit then ended the whole, at each boot."""
+    enough, over = threading.Event(), threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with closing(listener.accept()[0]) as connection:
+            connection.sendall(b"HTTP/1.0 200 OK\r\nX: ")
+            for _ in range(100):
+                connection.sendall(b"x")
+                if enough.wait(0.2):
+                    return
+            over.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        try:
+            assert neighbours.fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/cluster", None) is None
+            assert not over.is_set()
+        finally:
+            enough.set()
+            thread.join()
+
+
 def test_tls_that_is_none() -> None:
     with server(http("200 OK", "{}")) as host:
         assert rest.ask(Question(f"https://{host}/", Trust(ca=(DATA / "ca.pem").read_text()))).failure.startswith(

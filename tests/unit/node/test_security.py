@@ -143,12 +143,12 @@ def test_what_a_peer_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         return Answer(200, {"patroni": {"scope": "pg", "name": "x"}})
 
     monkeypatch.setattr(scram, "proves_password", proves)
-    monkeypatch.setattr(security, "ask", answer)
+    monkeypatch.setattr(security, "ask_briefly", answer)
     password = derivation.derive("a key", "pg", 1).passwords["replication"]
     ip: IP = ip_address("fd00::2")
     assert security.look(ip, "pg", password) == Peer(ip, plain=True, proved=True)
     assert asked == ["http://[fd00::2]:8008/patroni", ("fd00::2", 5432, "replicator", password)]
     assert security.look(ip, "other", None) == Peer(ip, plain=False, proved=False)
-    monkeypatch.setattr(security, "ask", lambda question: Answer(failure="timed out"))
+    monkeypatch.setattr(security, "ask_briefly", lambda question: Answer(failure="timed out"))
     monkeypatch.setattr(scram, "proves_password", lambda *asked: None)
     assert security.look(ip, "pg", password) == Peer(ip, plain=False, proved=False)

@@ -10,10 +10,10 @@ import pytest
 
 from foundry.machine import Machine
 from tests.pipeline.harness import until
-from tests.pipeline.lab import Lab, members, whole_cluster
+from tests.pipeline.lab import CA, Lab, code, keeps_its_keys, members, servers_hear, whole_cluster
 
 PATRONICTL = "patronictl -c /etc/patroni/patroni.yml"
-CA = "/etc/patroni/tls/ca.pem"
+CONSUL = "/etc/consul.d/patroni-node"
 PASSWORD = "fTq7nXw2KpL9rVb4"
 
 
@@ -56,19 +56,28 @@ def nodes(lab: Lab) -> list[Machine]:
     return found
 
 
-def status(node: Machine, *words: str) -> str:
-    return node.ssh(
-        f"curl --silent --output /dev/null --write-out '%{{http_code}}' {' '.join(words)}", check=False
-    ).output
+def consul_is_closed(nodes: list[Machine]) -> None:
+    """By an authority of its own, since to Consul whoever has a certificate of the given one would be a server."""
+    assert not servers_hear(nodes[0], "10.129.0.22")
+    for node in nodes:
+        keeps_its_keys(node)
+        trusted = node.ssh(f"openssl crl2pkcs7 -nocrl -certfile {CONSUL}-ca.pem | openssl pkcs7 -print_certs -noout")
+        assert "subject=O = Patroni authority, CN = pg-15-cluster" in trusted.output
+        assert "subject=CN = Test authority" in node.ssh(f"openssl x509 -noout -subject -in {CA}").output
+        assert "subject=CN = Test authority" not in trusted.output
+        assert node.ssh(f"openssl verify -CAfile {CONSUL}-ca.pem {CONSUL}-cert.pem").output.endswith(": OK")
+        assert node.ssh(f"openssl verify -CAfile {CA} {CONSUL}-cert.pem 2>&1", check=False).returncode != 0
 
 
 def test_a_cluster_with_certificates(nodes: list[Machine]) -> None:
     first = nodes[0]
     url = "https://10.129.0.22:8008"
-    assert status(first, f"--cacert {CA} {url}/health") == "200"
-    assert status(first, "http://10.129.0.22:8008/health") == "000", "the REST API must not speak plain http"
+    assert code(first, f"--cacert {CA} {url}/health") == "200"
+    assert code(first, "http://10.129.0.22:8008/health") == "000", "the REST API must not speak plain http"
     words = f"--cacert {CA} --user patroni:wrong --request POST {url}/restart"
-    assert status(first, words) == "403", "an unsafe request needs a client certificate"
+    assert code(first, words) == "403", "an unsafe request needs a client certificate"
+
+    consul_is_closed(nodes)
 
     psql = f"PGPASSWORD={PASSWORD} psql -Atc 'SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()'"
     to = "'host=10.129.0.22 user=postgres dbname=postgres"

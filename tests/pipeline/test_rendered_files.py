@@ -81,6 +81,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
 
 def rendered(node: Node, text: str) -> str:
     node.paths.identity.unlink(missing_ok=True)
+    node.paths.security.unlink(missing_ok=True)
     node.write(text)
     configure(node.paths, node.machine)
     return node.paths.patroni_yml.read_text(encoding="utf-8")

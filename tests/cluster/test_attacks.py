@@ -78,11 +78,16 @@ class Stranger:
 
     def left_no_trace(self) -> bool:
         """Whether the cluster is what it was: its configuration, its members, and no program has run."""
-        assert configuration(self.cluster) == self.before
         look = "sudo consul members | tail -n +2; sudo consul kv get -keys -recurse stranger"
-        members = self.cluster.machines[MEMBER].ssh(look).output.splitlines()
-        assert sorted(line.split()[0] for line in members) == sorted(self.cluster.nodes)
-        assert all(line.split()[2] == "alive" for line in members)
+
+        def members() -> tuple[bool, object]:
+            found = [line.split() for line in self.cluster.machines[MEMBER].ssh(look).output.splitlines()]
+            alive = sorted(words[0] for words in found if words[2:3] == ["alive"])
+            return alive == sorted(self.cluster.nodes) and len(alive) == len(found), found
+
+        # The servers may elect anew once an agent has come back.
+        until(members, "the cluster's own members, and nobody else", 30)
+        assert configuration(self.cluster) == self.before
         for node in self.cluster.machines.values():
             assert node.ssh("ls /tmp | grep owned", check=False).output == ""
         return True

@@ -6,9 +6,9 @@ It takes 36 ms to load, which is most of a second on a machine that is emulated.
 way (words, walks on the keyboard, repetitions, dates, the cheapest way to put them together), with two differences:
 
 - Whether a text is language is asked of how letters follow each other, not of a list of words. The question is
-  "does a code for what people write make this text LANGUAGE_GAIN bits shorter than one for random characters does?",
-  and a random text passes for language with a probability of at most 2 ** -LANGUAGE_GAIN, whatever the code: less
-  than one in four million for each of the three ways in which a text is read.
+  "does a code for what people write make this text LANGUAGE_GAIN bits shorter than one for random characters does?".
+  By that code alone a random text passes for language with a probability of 2 ** -LANGUAGE_GAIN at most. The other
+  signs of language are counted in samples: none of some ten thousand keys of each common generator had them.
 - Everything else is nearly a code too: there are few descriptions below 80 bits, so a random text
   of 120 bits and more is not refused. One of 95 (sixteen letters and digits) is, two times in a thousand.
 """

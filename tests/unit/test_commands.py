@@ -21,13 +21,13 @@ ALWAYS = {
     "mount": "mount",
     **dict.fromkeys(("apt-cache", "apt-get"), "apt"),
     "dpkg-deb": "dpkg",
-    "gpgv": "gpgv",
     "sh": "dash",
     "tar": "tar",
 }
 # More commands of packages that requirements/host.txt names with another one.
 BESIDE = {
     "debugfs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
     "mmd": "mtools",
     "python3": "python3-venv",
     "sftp": "openssh-client",

@@ -85,7 +85,7 @@ def test_a_disk_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     room = os.statvfs(out)
     monkeypatch.setattr(sandbox, "_LEFT_FREE", room.f_bavail * room.f_frsize + 2**40)
     with pytest.raises(CommandFailed, match="were free"):
-        sandbox.run_in(["sh", "-c", f"cat /dev/zero >{out}/all"], name="try", writable=[out], largest=2**26)
+        sandbox.run_in(["sh", "-c", f"echo more >{out}/all; sleep 60"], name="try", writable=[out], largest=2**26)
 
 
 def test_what_others_may_not_read_is_lent_as_a_copy(tmp_path: Path) -> None:

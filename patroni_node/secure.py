@@ -181,9 +181,17 @@ class _Work:
     def restart_services(self) -> None:
         """Consul starts anew, Patroni reads its file again; PostgreSQL goes on."""
         if self.node.paths.consul_json.exists():
+            self._set_keyrings_aside()
             self._systemctl("restart", "consul")
         self._systemctl("reload", "patroni")
         self._systemctl("start", "patroni-node-renew.timer")
+
+    def _set_keyrings_aside(self) -> None:
+        """Let Consul take the new gossip key: where there is a keyring, `encrypt` counts for nothing (its manual)."""
+        for name in ("local", "remote"):
+            keyring = self.node.paths.consul_data / f"serf/{name}.keyring"
+            if keyring.exists():
+                os.replace(keyring, keyring.with_suffix(".keyring.before"))
 
     def _systemctl(self, verb: str, unit: str) -> None:
         done = self.tools.run(["systemctl", verb, unit], self.wait, commands.never)

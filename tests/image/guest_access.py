@@ -17,6 +17,7 @@ import urllib.request
 CA = "/etc/patroni/tls/ca.pem"
 CERTIFICATE = "/etc/patroni/tls/node.pem"
 KEY = "/etc/patroni/tls/node.key"
+STORE = "/etc/consul.d/patroni-node-"
 CONSUL = "http://127.0.0.1:8500/v1"
 # Status.Ping of Consul's RPC, which asks for no token, in MessagePack. A byte before it says what is spoken
 # (pool.RPCConsul, RPCRaft, RPCTLS).
@@ -85,12 +86,18 @@ def speak(address, port, data):
         return type(error).__name__
 
 
-def shakes_hands(address, port, data, certificate):
-    """Whether a server takes TLS that begins after some bytes of its protocol, and what it says to more bytes."""
+def shakes_hands(address, port, data, certificate=None):
+    """Whether a server takes TLS that begins after some bytes of its protocol, and what it says to more bytes.
+
+    certificate: paths of what is shown, and of its key.
+    """
+    context = ssl.create_default_context(cafile=f"{STORE}ca.pem")
+    if certificate:
+        context.load_cert_chain(*certificate)
     try:
         with socket.create_connection((address, port), timeout=10) as link:
             link.sendall(data[0])
-            with trust(certificate).wrap_socket(link, server_hostname=address) as tls:
+            with context.wrap_socket(link, server_hostname=address) as tls:
                 tls.sendall(data[1])
                 return tls.recv(4096).hex()
     except OSError as error:
@@ -99,10 +106,12 @@ def shakes_hands(address, port, data, certificate):
 
 def rpc(address):
     """What Consul's port for servers says to a stranger, to one who speaks TLS, and to a member."""
+    ping = (b"\x03", b"\x00" + PING)
     return {
         "in the clear": speak(address, 8300, b"\x00" + PING),
-        "without certificate": shakes_hands(address, 8300, (b"\x03", b"\x00" + PING), False),
-        "with ours": shakes_hands(address, 8300, (b"\x03", b"\x00" + PING), True),
+        "without certificate": shakes_hands(address, 8300, ping),
+        "with patroni's": shakes_hands(address, 8300, ping, (CERTIFICATE, KEY)),
+        "with consul's": shakes_hands(address, 8300, ping, (f"{STORE}cert.pem", f"{STORE}key.pem")),
         "raft in the clear": speak(address, 8300, b"\x01\x00"),
     }
 

@@ -87,6 +87,8 @@ COMMANDS = {
     "owner of unit": "dpkg -S /usr/lib/systemd/system/patroni.service",
     "owner of root's consul": "dpkg -S /usr/sbin/consul",
     "node's certificate": f"openssl verify -CAfile {CA} {CERTIFICATE}",
+    "consul's certificate": "cd /etc/consul.d; openssl verify -CAfile patroni-node-ca.pem patroni-node-cert.pem",
+    "consul's by the other": f"openssl verify -CAfile {CA} /etc/consul.d/patroni-node-cert.pem",
     "renewal": "systemctl start patroni-node-renew && systemctl show -P Result patroni-node-renew",
     "psycopg": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name '_psycopg*.so' -exec ldd {} +",
     # The cycle's end as it is when the clock has just been set back by an hour: how long would Patroni sleep?

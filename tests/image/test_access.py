@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -24,13 +25,14 @@ def test_it_is_a_cluster_of_today(facts: dict[str, Any]) -> None:
     assert json.loads(facts["files"]["/var/lib/patroni-node/security.json"]["content"]) == {"version": 2}
 
 
-def test_the_certificate_is_of_the_cluster_s_own_authority(facts: dict[str, Any]) -> None:
-    files = facts["files"]
-    assert facts["commands"]["node's certificate"]["out"] == "/etc/patroni/tls/node.pem: OK"
-    for consul, patroni in (("ca", "ca"), ("cert", "node")):
-        own = files[f"/etc/patroni/tls/{patroni}.pem"]
-        assert files[f"/etc/consul.d/patroni-node-{consul}.pem"]["content"] == own["content"]
-        assert own["mode"] == "0644"
+def test_certificates_are_of_the_cluster_s_own_authorities(facts: dict[str, Any]) -> None:
+    """Consul's is not the other one: whoever has a certificate of it is a server to Consul."""
+    commands = facts["commands"]
+    assert commands["node's certificate"]["out"] == "/etc/patroni/tls/node.pem: OK"
+    assert commands["consul's certificate"]["out"] == "patroni-node-cert.pem: OK"
+    assert "OK" not in commands["consul's by the other"]["out"]
+    for path in ("/etc/patroni/tls/node.pem", "/etc/patroni/tls/ca.pem", "/etc/consul.d/patroni-node-ca.pem"):
+        assert facts["files"][path]["mode"] == "0644"
 
 
 def test_patroni_shows_certificate_and_token(patroni_yml: dict[str, Any], consul_json: dict[str, Any]) -> None:
@@ -78,9 +80,10 @@ def test_consul_tells_everybody_who_leads(access: dict[str, Any], node: dict[str
 def test_consul_s_port_for_servers_is_for_members(access: dict[str, Any]) -> None:
     """Without their certificate: neither requests nor Raft, in the clear or by TLS."""
     found = access["rpc"]
-    assert found["with ours"].endswith("80"), "its answer to a ping"
+    assert re.fullmatch("[0-9a-f]+", found["with consul's"]), "its answer to a ping"
     assert (found["in the clear"], found["raft in the clear"]) == ("", "")
-    assert "bad certificate" in found["without certificate"] or found["without certificate"] == "", found
+    for stranger in ("without certificate", "with patroni's"):
+        assert "bad certificate" in found[stranger] or found[stranger] == "", found
 
 
 def test_no_port_for_other_datacenters(

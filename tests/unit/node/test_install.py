@@ -30,7 +30,7 @@ def test_modes_and_owners(node: Node) -> None:
     node.accounts = FakeAccounts()
     configure(node.paths, node.machine)
     root, postgres, consul = (0, 0), (0, 101), (0, 102)
-    # In the order of Paths.rendered: patroni.yml; Consul's, whom it checks last; filter and drop-in; certificates; state.
+    # In the order of Paths.rendered: patroni.yml; Consul's, whom it checks last; filter, drop-in; certificates; state.
     consuls = [consul, root, root, consul, root, root]
     assert node.accounts.owned == [postgres, *consuls, root, root, root, root, postgres, root, root]
     assert mode(node.paths.consul_token) == 0o600

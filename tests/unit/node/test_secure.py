@@ -93,6 +93,17 @@ def test_the_leader_comes_first_and_changes_the_passwords(node: Node) -> None:
         assert found[user] == verifier(wanted[purpose], salt)
 
 
+def test_consul_takes_the_new_gossip_key(node: Node) -> None:
+    """It has an old one in a file of its own, which would win."""
+    world = World(node)
+    keyring = node.paths.consul_data / "serf/local.keyring"
+    keyring.parent.mkdir(parents=True)
+    keyring.write_text("[old]")
+    world.secure()
+    assert not keyring.exists()
+    assert keyring.with_suffix(".keyring.before").read_text() == "[old]"
+
+
 def test_a_verifier_is_what_postgresql_makes_of_it() -> None:
     """RFC 7677, section 3: the exchange of its example, checked with the keys of this verifier."""
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")

@@ -27,7 +27,8 @@ class Spec:
     online: whether the guest may reach what the host reaches. network, nics: a network that machines share, and their
     cards on it; a container without one gets its own, with one card that has the MAC of the seed's address, a virtual
     machine gets QEMU's. tmpfs: file systems in memory, as systemd-nspawn(1) has them, of a container, whose own root
-    may mount nothing.
+    may mount nothing. privileged: a container whose root may do what a virtual machine's may (mount, set its host
+    name), and is no prisoner: for an image that was built here.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Spec:
     network: Network | None = None
     nics: tuple[Nic, ...] = ()
     tmpfs: tuple[str, ...] = ()
+    privileged: bool = False
 
 
 class Machine(Protocol):

@@ -99,7 +99,7 @@ class Container:
 
     def _nspawn(self) -> list[str]:
         return [
-            *(sys.executable, "-I", no_user_namespaces.__file__),
+            *self._wall()[0],
             "systemd-nspawn",
             "--quiet",
             "--register=no",
@@ -109,9 +109,7 @@ class Container:
             f"--machine={self.spec.name}",
             # The guest sets its own addresses, as on any machine.
             "--capability=CAP_NET_ADMIN",
-            # Debian's systemd wants it, and may no longer mount anything itself.
-            "--tmpfs=/run/lock:mode=1777,size=5M",
-            f"--drop-capability={','.join(NEVER)}",
+            *self._wall()[1],
             "--settings=no",
             "--link-journal=no",
             "--resolv-conf=off",
@@ -119,6 +117,14 @@ class Container:
             "--console=read-only",
             *(f"--tmpfs={place}" for place in self.spec.tmpfs),
         ]
+
+    def _wall(self) -> tuple[list[str], list[str]]:
+        """What keeps the guest's root from the host: a program before systemd-nspawn, and options of that one."""
+        if self.spec.privileged:
+            return [], []
+        before = [sys.executable, "-I", no_user_namespaces.__file__]
+        # Debian's systemd wants /run/lock, and may no longer mount anything itself.
+        return before, ["--tmpfs=/run/lock:mode=1777,size=5M", f"--drop-capability={','.join(NEVER)}"]
 
     def _write_seed(self) -> None:
         """Where cloud-init looks for a seed first (NoCloud documentation, "Source 2: drop-in directory")."""

@@ -84,6 +84,8 @@ class Lab:
             folder=self.folder / f"{name}-{len(self.machines)}",
             private_key=self.private,
             network=self.network,
+            # Host names are changed here, and file systems mounted, as on a machine.
+            privileged=True,
             nics=tuple(Nic(mac(16 * n + number), ipv6=ipv6) for n in range(len(own))),
             **more,
         )

@@ -144,6 +144,8 @@ def test_what_root_of_a_container_is_left(words: list[str], tmp_path: Path) -> N
     machine = Container(spec(tmp_path, tmpfs=("/var/x:size=1M",)), Workspace(tmp_path, tmp_path / "build", "t"))
     said = machine._nspawn()
     assert said[2] == no_user_namespaces.__file__
+    trusted = container.Container(replace(machine.spec, privileged=True), machine.workspace)._nspawn()
+    assert trusted[0] == "systemd-nspawn" and not [word for word in trusted if "drop-capability" in word]
     (dropped,) = [word for word in said if word.startswith("--drop-capability=")]
     assert {"CAP_SYS_ADMIN", "CAP_MKNOD"} <= set(dropped.partition("=")[2].split(","))
     assert "--tmpfs=/var/x:size=1M" in said

@@ -48,7 +48,7 @@ MOST_DECODED = 3
 
 def _lists() -> dict[str, frozenset[str]]:
     lists: dict[str, set[str]] = {}
-    for line in Path(__file__).with_name("words.txt").read_text("utf-8").splitlines():
+    for line in Path(__file__).with_name("words.list").read_text("utf-8").splitlines():
         if line.startswith("["):
             lists[line.strip("[]")] = set()
         elif not line.startswith("#"):

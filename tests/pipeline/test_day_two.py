@@ -25,7 +25,9 @@ RENDERED = {
     "/etc/patroni/patroni.yml",
     *(f"/etc/patroni/tls/{name}" for name in ("ca.pem", "node.pem", "node.key")),
     *(f"/etc/consul.d/patroni-node{name}" for name in (".json", "-ca.pem", "-cert.pem", "-key.pem", "-token")),
-    *(f"/var/lib/patroni-node/{name}.json" for name in ("identity", "security")),
+    "/etc/consul.d/patroni-node-checks-ca.pem",
+    "/etc/systemd/system/consul.service.d/50-patroni-node.conf",
+    *(f"/var/lib/patroni-node/{name}" for name in ("identity.json", "security.json", "packet-filter.nft")),
 }
 # So that members hear of a pause within two seconds, and not within ten.
 QUICK = {"patroni": {"bootstrap": {"dcs": {"loop_wait": 2}}}}

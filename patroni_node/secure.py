@@ -48,7 +48,7 @@ def verifier(password: str, salt: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Node:
-    """This member as it was before. own: its address. others: addresses of the other members."""
+    """This member as it was before. others: addresses of the other members."""
 
     paths: Paths
     effective: Effective
@@ -75,16 +75,19 @@ def secure(paths: Paths, *, wait: float, tools: Tools | None = None) -> None:
     """
     tools = tools or Tools()
     with Signals() as signals:
-        if security.read(paths) == security.NEWEST:
+        begun = security.read(paths) == security.NEWEST
+        node = _preflight(paths, tools)
+        if begun and not node.before.paused:
             tools.say("this node has the protection of today: nothing to do")
             return
-        node = _preflight(paths, tools)
         work = _Work(node, tools, wait)
         signals.check()
-        work.pause()
         # From here to the end no signal is looked at: half a change is no state to leave a node in.
-        work.configure()
-        work.restart_services()
+        if not begun:
+            work.pause()
+            work.configure()
+            work.restart_services()
+        # A run before may have failed here: what follows does no harm twice.
         if node.leads:
             work.change_passwords()
         work.wait_as_before()
@@ -198,7 +201,8 @@ class _Work:
         if done.code != 0:
             raise UnavailableError(
                 f"`systemctl {verb} {unit}` failed ({done.first}): {JOURNAL.format(unit)}. The node is configured anew,"
-                f" and the cluster is in maintenance mode: mend it, run that again, then `{resume(self.cluster)}`"
+                f" and the cluster is in maintenance mode: mend it, run that again, then `patroni-node secure`, which"
+                " goes on from there"
             )
 
     def change_passwords(self) -> None:

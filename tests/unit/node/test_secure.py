@@ -37,6 +37,7 @@ class World:
         self.ran: list[str] = []
         self.said: list[str] = []
         self.fails: dict[str, Ended] = {}
+        self.reloaded = False
         self.now = 0.0
 
     def ask(self, question: Question) -> Answer:
@@ -45,7 +46,7 @@ class World:
         if path == "/cluster":
             return Answer(200, cluster())
         if host == OWN:
-            secured = security.read(self.node.paths) == 2 and "systemctl reload patroni" in self.ran
+            secured = security.read(self.node.paths) == 2 and self.reloaded
             return Answer(200, patroni(**self.state)) if (scheme == "https") == secured else REFUSED
         return Answer(200, patroni(role=self.done[host])) if host in self.done and scheme == "https" else REFUSED
 
@@ -54,6 +55,7 @@ class World:
         self.ran.append(verb)
         if verb in self.fails:
             return self.fails[verb]
+        self.reloaded = self.reloaded or verb == "systemctl reload patroni"
         if verb == "systemctl restart patroni-node":
             configure(self.node.paths, self.node.machine)
         if verb == "psql":
@@ -152,6 +154,19 @@ def test_twice_is_once(node: Node) -> None:
     assert world.ran == []
 
 
+def test_a_run_that_failed_is_gone_on_with(node: Node) -> None:
+    """Else the leader's roles kept their old passwords, and no replica streamed again."""
+    world = World(node)
+    world.fails["psql"] = Ended(1, "no")
+    world.refused("the passwords were not changed")
+    world.ran.clear()
+    world.fails.clear()
+    world.state["pause"] = True
+    world.secure()
+    assert world.ran == ["psql"]
+    assert f"`patroni-node secure` on {SECOND}, {THIRD}" in world.said[-1]
+
+
 def test_a_key_that_can_be_guessed_has_to_be_changed_first(node: Node) -> None:
     world = World(node)
     node.write(MINIMAL.replace("kJ8sd7f6Qw3rTy0pLmN2", "Winter2026!Winter2026!") + JOIN)
@@ -177,7 +192,7 @@ def test_what_is_refused_at_configuring_is_taken_back(node: Node) -> None:
 def test_a_service_that_does_not_start_is_named(node: Node, step: str) -> None:
     world = World(node)
     world.fails[step] = Ended(1, "Job failed")
-    world.refused(f"`{step}` failed .* in maintenance mode: mend it, run that again, then `.*resume")
+    world.refused(f"`{step}` failed .* in maintenance mode: mend it, run that again, then `patroni-node secure`")
 
 
 def test_a_cluster_that_cannot_be_paused_is_left_alone(node: Node) -> None:

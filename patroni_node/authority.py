@@ -127,8 +127,8 @@ def _own_certificate(authority: str, cluster: str, present: Tls | None) -> str:
 
     Its signature differs each time it is made (ECDSA), so it is kept: who compares it by its bytes sees the same one.
     """
-    public = run_openssl(["pkey", "-in", authority, "-pubout"])
     if present is not None:
+        public = run_openssl(["pkey", "-in", authority, "-pubout"])
         shown = run_openssl(["x509", "-noout", "-pubkey", "-subject", "-nameopt", "RFC2253"], present.ca, check=False)
         if public.strip() in shown and f"subject=CN={cluster},O=Patroni authority" in shown:
             return present.ca

@@ -17,7 +17,7 @@ from patroni_node.paths import Paths
 
 AGENT = ("127.0.0.1", 8500)
 ANONYMOUS = "00000000-0000-0000-0000-000000000002"
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
 MEMBERS, NAMES = "patroni-node", "patroni-node-names"
 MAX_BYTES = 1024 * 1024
 

@@ -21,7 +21,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -58,12 +58,13 @@ def _lists() -> dict[str, frozenset[str]]:
 
 _LISTS = _lists()
 GLUE, KNOWN, COMMON = _LISTS["glue"], _LISTS["known"], _LISTS["common"]
+FAMILIAR = GLUE | KNOWN
 
 _WALKS = tuple(row[::way] for row in _LISTS["rows"] for way in (1, -1))
 _WALK = 10.0
 
 _UNLISTED = 0.6
-_LISTED = 1.6 + math.log2(len(GLUE | KNOWN))
+_LISTED = 1.6 + math.log2(len(FAMILIAR))
 _PLAIN_CASE = 2.0
 
 _LEET = str.maketrans("01345789@$!|", "oieastbgasil")
@@ -270,14 +271,23 @@ def _dates(text: str, at: int) -> Iterator[tuple[int, str]]:
 def _prices() -> dict[str, float]:
     """Return the words of all lists with their bits: the choice of the list, and of the word in it."""
     prices = dict.fromkeys(COMMON, 13.0)
-    return prices | dict.fromkeys(GLUE | KNOWN, 10.0)
+    return prices | dict.fromkeys(FAMILIAR, 10.0)
 
 
-@lru_cache(maxsize=4096)
-def _word_lengths(start: str) -> tuple[int, ...]:
+@cache
+def _lengths() -> dict[str, frozenset[int]]:
+    """Return the lengths of the words that begin with two letters."""
+    lengths: dict[str, set[int]] = {}
+    for word in _prices():
+        if len(word) > 1:
+            lengths.setdefault(word[:2], set()).add(len(word))
+    return {start: frozenset(found) for start, found in lengths.items()}
+
+
+def _word_lengths(start: str) -> list[int]:
     """Return the lengths of the words that may begin with two letters, of which an i may stand for an l."""
-    starts = {start, start.replace("i", "l")}
-    return tuple(sorted({len(word) for word in _prices() if len(word) > 1 and word[:2] in starts}))
+    lengths = _lengths()
+    return sorted({*lengths.get(start, ()), *lengths.get(start.replace("i", "l"), ())})
 
 
 def _listed(part: str, length: int) -> float | None:
@@ -348,7 +358,7 @@ def _between(text: str, seen: set[str]) -> float:
 
 
 def _letters(word: str) -> float:
-    listed = _LISTED if word.casefold() in GLUE | KNOWN else math.inf
+    listed = _LISTED if word.casefold() in FAMILIAR else math.inf
     bits, before = _UNLISTED, 0
     for char in _latin(word) + " ":
         now = ord(char) - 96 if "a" <= char <= "z" else 0
@@ -382,7 +392,7 @@ def _words(view: str) -> float:
             cost = 2.0
         elif sentence:
             cost = SENTENCE_WORD
-        elif named and folded in KNOWN | GLUE:
+        elif named and folded in FAMILIAR:
             cost = KNOWN_WORD
         elif len(folded) > LONGEST_WORD:
             cost = max(WORD, RUN_TOGETHER * len(folded))

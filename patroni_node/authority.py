@@ -209,7 +209,7 @@ def run_openssl(arguments: Sequence[str], text: str = "", *, check: bool = True)
     """
     command = ["openssl", *arguments]
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
     except FileNotFoundError:
         raise NodeError("openssl is missing, so no certificate can be made: apt install openssl") from None
     except (OSError, subprocess.SubprocessError) as error:

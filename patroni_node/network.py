@@ -52,7 +52,7 @@ def run_ip(arguments: list[str]) -> str:
     """
     command = ["ip", *arguments]
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     except FileNotFoundError:
         raise NodeError("ip(8) is missing, so addresses cannot be read: apt install iproute2") from None
     except (OSError, subprocess.SubprocessError) as error:

@@ -56,7 +56,7 @@ def run_openssl(arguments: Sequence[str], text: str) -> str:
     """
     command = ["openssl", *arguments]
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
     except FileNotFoundError:
         raise NodeError("openssl is missing, so certificates cannot be checked: apt install openssl") from None
     except (OSError, subprocess.SubprocessError) as error:

@@ -27,9 +27,11 @@ class Part:
     seconds: float = 0.0
 
 
-# Clusters wait most of the time: two at once, each file's by one process. Virtual machines are busy all the time.
+# Half of the time is waiting: two at once, each file's by one process.
+TWO = ("--numprocesses=2", "--dist=loadfile")
+# Virtual machines are busy all the time.
 CLUSTERS = {
-    "container": ("--machine=container", "--numprocesses=2", "--dist=loadfile"),
+    "container": ("--machine=container", *TWO),
     "vm": ("--machine=vm",),
 }
 
@@ -52,7 +54,7 @@ def test(cfg: Config, workspace: Workspace, *, fast: bool, show: Callable[[str],
     ]
     costly: list[Step] = [
         ("image", lambda: _image(cfg, workspace, show)),
-        ("pipeline tests", lambda: pytest(workspace, workspace.pipeline_suite, show)),
+        ("pipeline tests", lambda: pytest(workspace, workspace.pipeline_suite, show, *TWO)),
         ("cluster tests", lambda: pytest(workspace, workspace.cluster_suite, show, *CLUSTERS[machine])),
     ]
     parts = [_run(*step) for step in cheap]

@@ -257,3 +257,14 @@ def temporaries() -> set[Path]:
     """What a build and its tools have left in /tmp; not what another process that runs has there."""
     ours = (p for p in TEMPORARY.glob("pf-*") if not Path("/proc", p.name.split("-")[1]).exists())
     return {*ours, *(p for pattern in ("mmdebstrap*", "packer*") for p in TEMPORARY.glob(pattern))}
+
+
+def nothing_stays(before: set[Path]) -> None:
+    """Check that what came to /tmp since before goes again: what another process of the tests has there does."""
+    came = temporaries() - before
+
+    def look() -> tuple[bool, object]:
+        left = came & temporaries()
+        return not left, left
+
+    until(look, "nothing is left in /tmp", 120)

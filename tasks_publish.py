@@ -98,15 +98,23 @@ def rollback(c: Context, channel: str, image: str = "", to: str = "", set: list[
         "to": TO_HELP,
         "accept": "go on from what is there although another state of the store was seen before: its name, as the "
         "error gives it",
+        "replace_key": "let this key, a fingerprint or a file with the secret key, replace the one that publishes",
+        "days": "for how long the one that is replaced may sign what is new (1 to 365; default: 90)",
         "set": SET_HELP,
     },
 )
-def renew_store(c: Context, to: str = "", accept: str = "", set: list[str] = []) -> None:
-    """Let a store's readers believe it for another publish.valid_days; nothing in it changes."""
+def renew_store(
+    c: Context, to: str = "", accept: str = "", replace_key: str = "", days: int = 90, set: list[str] = []
+) -> None:
+    """Let a store's readers believe it for another publish.valid_days; nothing in it changes but, if asked, its key."""
 
     def act() -> list[str]:
-        from foundry.publish import flow
+        from foundry.publish import flow, replacement
 
+        if replace_key:
+            name = str(given(replace_key)) if given(replace_key).is_file() else replace_key
+            cfg = configuration(set)
+            return replacement.replace_key(cfg, WORKSPACE, name, days=days, to=_store(to), accept=accept or None)
         return flow.renew(configuration(set), WORKSPACE, to=_store(to), accept=accept or None)
 
     show(act)

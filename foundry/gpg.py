@@ -16,16 +16,23 @@ from foundry.errors import CommandFailed, ConfigError, FoundryError
 _QUIET = ("--batch", "--yes", "--no-tty")
 _UNLOCKED = ("--pinentry-mode", "loopback", "--passphrase", "")
 
-Standing = Literal["good", "expired", "revoked"]
-"""How a key stands now that has signed something."""
+Standing = Literal["good", "expired", "revoked", "replaced"]
+"""How a key stands now that has signed something. Of replacing, gpg knows nothing: that is said by a store's log."""
 
-_WHY: dict[Standing, str] = {"good": "holds", "expired": "has expired", "revoked": "was revoked"}
+_WHY: dict[Standing, str] = {
+    "good": "holds",
+    "expired": "has expired",
+    "revoked": "was revoked",
+    "replaced": "was replaced by another, and the while is over in which both sign",
+}
 # GnuPG's doc/DETAILS: exactly one of these comes with each signature, BADSIG and ERRSIG among the others.
 _STANDINGS: dict[str, Standing] = {
     "GOODSIG": "good",
     "EXPKEYSIG": "expired",
     "REVKEYSIG": "revoked",
 }
+# RFC 4880, section 9.1: RSA, Elgamal, DSA; the others' sizes are enough, or gpg makes no keys of them.
+_OLD_KINDS, _ENOUGH = {"1", "2", "3", "16", "17", "20"}, 2048
 # RFC 4880, section 9.4: SHA-256, SHA-384, SHA-512, SHA-224.
 _STRONG = {"8", "9", "10", "11"}
 
@@ -50,12 +57,26 @@ class BadSignature(FoundryError):
 
 
 @dataclass(frozen=True)
+class Signature:
+    """Who has signed something. key: the fingerprint of the primary key. by_primary: by itself, not by a subkey."""
+
+    key: str
+    by_primary: bool
+    standing: Standing
+
+
+@dataclass(frozen=True)
 class Key:
-    """A key that signs. command: the words of gpg that reach it. fingerprint: of the primary key, in hex."""
+    """A key that signs. command: the words of gpg that reach it. fingerprint: of the primary key, in hex.
+
+    also: others that the same gpg has, which sign whatever this one does. exact: not a subkey, the primary key itself.
+    """
 
     command: tuple[str, ...]
     fingerprint: str
     user: str
+    also: tuple[str, ...] = ()
+    exact: bool = False
 
     def clearsign(self, text: str, scratch: Path) -> str:
         """text with its signature around it (RFC 9580, section 7). scratch: a folder that files pass through."""
@@ -72,19 +93,26 @@ class Key:
         )
         return target
 
-    def public(self, target: Path) -> Path:
-        """Write the public key to target, as gpgv takes it; returns target."""
-        run.run([*self.command, "--output", target.absolute(), "--export", self.fingerprint], name="gpg-export")
+    def public(self, target: Path, *more: str) -> Path:
+        """Write the public key to target, as gpgv takes it; returns target. more: to go with it, if gpg has them."""
+        run.run([*self.command, "--output", target.absolute(), "--export", self.fingerprint, *more], name="gpg-export")
         return target
 
     def armored(self) -> str:
         """The public key, as people pass it on."""
         return run.capture([*self.command, "--armor", "--export", self.fingerprint], name="gpg-export") + "\n"
 
+    def also_signs_as(self, fingerprint: str) -> bool:
+        """Whether the same gpg signs with another key as well, without asking anybody for anything."""
+        silent = () if "--pinentry-mode" in self.command else ("--pinentry-mode", "error")
+        words = [*self.command, *silent, "--local-user", fingerprint, "--output", "/dev/null", "--detach-sign"]
+        return run.run([*words, "/dev/null"], name="gpg-try", check=False).returncode == 0
+
     def _sign(self, *words: str) -> None:
+        users = (self.fingerprint + "!" * self.exact, *self.also)
         run.run(
             # Of a log each entry has to hold for ever, whatever the user's own gpg.conf says.
-            [*self.command, "--default-sig-expire", "0", "--local-user", self.fingerprint, *words],
+            [*self.command, "--default-sig-expire", "0", *(w for u in users for w in ("--local-user", u)), *words],
             name="gpg-sign",
             what=f"signing with {self.fingerprint[-16:]}",
             hint="is the key there, its smartcard in, its passphrase known to gpg-agent? try: gpg --list-secret-keys",
@@ -101,13 +129,13 @@ def throw_away(home: Path, user: str) -> Key:
     return only_key(command)
 
 
-def own(name: str) -> Key:
+def own(name: str, setting: str = "publish.key") -> Key:
     """A key of the user's own gpg: in its agent, or on a smartcard. name: as gpg takes it. Raises ConfigError."""
-    return only_key(["gpg", *_QUIET], name)
+    return only_key(["gpg", *_QUIET], name, setting)
 
 
 @contextmanager
-def imported(path: Path, home: Path, passphrase: Path | None) -> Iterator[Key]:
+def imported(path: Path, home: Path, passphrase: Path | None, setting: str = "publish.key_file") -> Iterator[Key]:
     """The secret key in a file, in a home that is in memory alone, and ends with the block. Raises ConfigError.
 
     home: a folder that is made, and stays empty: what is mounted there only gpg sees. Whatever ends this process, its
@@ -120,7 +148,7 @@ def imported(path: Path, home: Path, passphrase: Path | None) -> Iterator[Key]:
     with run.Process(run.contained(["sh", "-euc", _HOLD, "sh", str(home.resolve())]), name="gpg-home") as holder:
         try:
             if not any(line == "up" for line in holder.heard()):
-                raise CommandFailed("publish.key_file: no place in memory for it", details="\n".join(holder.lines))
+                raise CommandFailed(f"{setting}: no place in memory for it", details="\n".join(holder.lines))
             where = f"/proc/{holder.popen.pid}/ns"
             # pid_for_children: unshare(1), which we know, has made the namespace for its child.
             within = ("nsenter", f"--mount={where}/mnt", f"--pid={where}/pid_for_children", "--")
@@ -128,8 +156,8 @@ def imported(path: Path, home: Path, passphrase: Path | None) -> Iterator[Key]:
             try:
                 run.run([*command, "--import", path.resolve()], name="gpg-import")
             except CommandFailed as error:
-                raise ConfigError(f"publish.key_file: {path} holds no secret key", details=error.details) from error
-            yield only_key(command)
+                raise ConfigError(f"{setting}: {path} holds no secret key", details=error.details) from error
+            yield only_key(command, setting=setting)
         finally:
             holder.stop(grace=0)
 
@@ -145,7 +173,7 @@ def _apart(home: Path, *options: str) -> list[str]:
     return run.contained(["sh", "-c", f'{made} && exec "$@"', "sh", *words])
 
 
-def only_key(command: Sequence[str], name: str | None = None) -> Key:
+def only_key(command: Sequence[str], name: str | None = None, setting: str = "publish.key") -> Key:
     """The one secret key that command reaches, of a name if given. Raises ConfigError where it is not one."""
     asked = [name] if name else []
     listing = run.run([*command, "--with-colons", "--list-secret-keys", *asked], name="gpg-list", check=False).output
@@ -154,7 +182,7 @@ def only_key(command: Sequence[str], name: str | None = None) -> Key:
     if len(keys) != 1:
         which = f"{len(keys)} secret keys" if keys else "no secret key"
         raise ConfigError(
-            f"publish.key: gpg has {which} {f'of {name}' if name else ''} that can sign".replace("  ", " "),
+            f"{setting}: gpg has {which} {f'of {name}' if name else ''} that can sign".replace("  ", " "),
             hint="gpg --list-secret-keys shows them; give a whole fingerprint",
         )
     after = keys[0]
@@ -171,7 +199,7 @@ def keyring(public: Path, scratch: Path) -> Path:
         run.run(["gpg", *_QUIET, "--homedir", scratch, "--output", target, "--dearmor", public], name="dearmor")
     elif not data or not data[0] & 0x80:
         raise ConfigError(f"{public} is no OpenPGP public key", hint="gpg --export --armor FINGERPRINT makes one")
-    count = len(_primaries(target))
+    count = len(primaries(target))
     if count != 1:
         # Who holds either could sign in the other's name, and what was seen before is remembered of one.
         raise ConfigError(
@@ -183,39 +211,62 @@ def keyring(public: Path, scratch: Path) -> Path:
 
 def primary(keys: Path) -> str:
     """The fingerprint of the primary key in a keyring as keyring() gives it."""
-    return _primaries(keys)[0]
+    (found,) = primaries(keys)
+    return found
 
 
-def _primaries(path: Path) -> list[str]:
+def primaries(keys: Path, *, holding: bool = False) -> set[str]:
+    """The fingerprints of the primary keys in a keyring. holding: of those that have not expired or been revoked."""
+    pairs = itertools.pairwise(_rows(keys))
+    found = [(row, after) for row, after in pairs if row[0] == "pub" and after[0] == "fpr"]
+    return {after[9] for row, after in found if not (holding and row[1] in ("r", "e"))}
+
+
+def _rows(path: Path) -> list[list[str]]:
     with _reading() as words:
         listing = run.run([*words, "--with-colons", "--show-keys", path], name="gpg-list", check=False).output
-    rows = [line.split(":") for line in listing.splitlines()]
-    return [after[9] for row, after in itertools.pairwise(rows) if row[0] == "pub" and after[0] == "fpr"]
+    return [line.split(":") for line in listing.splitlines()]
 
 
-def merged(keys: Path, others: Iterable[bytes], scratch: Path) -> Path:
+def weakness(keys: Path) -> str | None:
+    """What makes a key too weak to be begun with, as far as its kind and size tell; None where nothing does."""
+    for row in _rows(keys):
+        used = row[0] == "pub" or (row[0] == "sub" and "s" in row[11] and row[1] not in ("r", "e"))
+        if used and row[3] in _OLD_KINDS and int(row[2]) < _ENOUGH:
+            return f"{'the primary key' if row[0] == 'pub' else 'a subkey'} has {row[2]} bits, of {_ENOUGH} at least"
+    return None
+
+
+def merged(keys: Path, others: Iterable[bytes], scratch: Path, *, every: bool = False) -> Path:
     """The key of a keyring with what others, which may be anything, add to that very key; returns a new keyring.
 
     What is added is what the primary key itself has signed: subkeys, dates of expiry, revocations.
+    every: with all keys that are in others. Whoever goes by such a keyring asks of each signature whose it is.
     """
-    wanted = primary(keys)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="merge.") as folder, _reading() as words:
         run.run([*words, "--import", keys], name="gpg-import")
         for number, data in enumerate(others):
             source = Path(folder) / str(number)
             source.write_bytes(data)
-            options = ["--import-options", "merge-only,import-minimal"]
+            options = ["--import-options", "import-minimal" if every else "merge-only,import-minimal"]
             run.run([*words, *options, "--import", source], name="gpg-import", check=False)
         target = Path(folder).with_suffix(".gpg")
-        run.run([*words, "--output", target, "--export", wanted], name="gpg-export")
+        run.run([*words, "--output", target, "--export"], name="gpg-export")
     return target
 
 
-def armored(keys: Path) -> str:
-    """The key of a keyring, as people pass it on."""
-    with _reading() as words:
-        run.run([*words, "--import", keys], name="gpg-import")
-        return run.capture([*words, "--armor", "--export"], name="gpg-export") + "\n"
+def taken(ring: Path, fingerprints: Sequence[str], scratch: Path) -> tuple[Path, dict[str, str]]:
+    """Those of a keyring's keys that are asked for: as a keyring of their own, and each as people pass it on."""
+    there = primaries(ring)
+    found = {}
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="keys.") as folder, _reading() as words:
+        run.run([*words, "--import", ring], name="gpg-import")
+        for key in fingerprints:
+            if key in there:
+                found[key] = run.capture([*words, "--armor", "--export", key], name="gpg-export") + "\n"
+        target = Path(folder).with_suffix(".gpg")
+        run.run([*words, "--output", target, "--export", *found], name="gpg-export")
+    return target, found
 
 
 def opened(path: Path, keys: Path, scratch: Path) -> str:
@@ -223,14 +274,15 @@ def opened(path: Path, keys: Path, scratch: Path) -> str:
 
     keys: a keyring as keyring() gives it.
     """
-    text, standing = signed_once(path, keys, scratch)
-    _refuse(path.name, standing)
+    text, (signature,) = signed_once(path, keys, scratch)
+    _refuse(path.name, signature.standing)
     return text
 
 
-def signed_once(path: Path, keys: Path, scratch: Path) -> tuple[str, Standing]:
-    """What opened() returns, and how the key stands that has signed it. Raises BadSignature where it never signed.
+def signed_once(path: Path, keys: Path, scratch: Path, *, several: bool = False) -> tuple[str, tuple[Signature, ...]]:
+    """What opened() returns, and who has signed it, of the keys of a keyring. Raises BadSignature where nobody has.
 
+    several: there may be more than one signature, each by one of these keys.
     A signature by a key that has expired or was revoked since proves nothing: ask for it only where something else
     that is signed by a key that holds vouches for the text, or to say what is wrong.
     """
@@ -240,15 +292,15 @@ def signed_once(path: Path, keys: Path, scratch: Path) -> tuple[str, Standing]:
             raise BadSignature(f"{path.name}: its signature does not hold: it is no clear-signed text")
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".open.") as folder:
         text = Path(folder) / "text"
-        standing = _verify(path.name, ["--output", str(text), "--verify", str(path)], keys)
-        return text.read_text(encoding="utf-8"), standing
+        found = _verify(path.name, ["--output", str(text), "--verify", str(path)], keys, several)
+        return text.read_text(encoding="utf-8"), found
 
 
-def check(path: Path, signature: Path, keys: Path, *, once: bool = False) -> None:
-    """Accept a file's detached signature, or raise BadSignature. once: see signed_once()."""
-    standing = _verify(path.name, ["--verify", str(signature), str(path)], keys)
+def check(path: Path, signature: Path, keys: Path, *, once: bool = False, several: bool = False) -> None:
+    """Accept a file's detached signature, or raise BadSignature. once, several: see signed_once()."""
+    found = _verify(path.name, ["--verify", str(signature), str(path)], keys, several)
     if not once:
-        _refuse(path.name, standing)
+        _refuse(path.name, found[0].standing)
 
 
 def _refuse(name: str, standing: Standing) -> None:
@@ -271,8 +323,8 @@ def _reading() -> Iterator[list[str]]:
         yield ["gpg", "--homedir", home, "--no-options", "--no-autostart", *_QUIET]
 
 
-def _verify(name: str, words: Sequence[str], keys: Path) -> Standing:
-    """Raise BadSignature unless there is one signature, and it is one of the key's."""
+def _verify(name: str, words: Sequence[str], keys: Path, several: bool) -> tuple[Signature, ...]:
+    """Raise BadSignature unless there is one signature, or several if they may be, and each is of one of the keys."""
     with _reading() as gpg, tempfile.NamedTemporaryFile(prefix=files.own_prefix()) as status:
         # A status of its own: gpg's exit code is 0 for what a revoked key has signed, and names in keys may look
         # like a status among the rest of what it says. The path is absolute, since gpg looks for others in its home.
@@ -283,13 +335,14 @@ def _verify(name: str, words: Sequence[str], keys: Path) -> Standing:
     names = [row[0] for row in said if row]
     valid = [row for row in said if row and row[0] == "VALIDSIG"]
     standings = [_STANDINGS[name] for name in names if name in _STANDINGS]
-    problem = ""
+    count, problem = (len(valid) if several else 1), ""
     if "EXPSIG" in names:
         problem = "it has expired by itself"
-    elif answer.returncode or len(valid) != 1 or len(standings) != 1 or names.count("NEWSIG") != 1:
+    elif answer.returncode or not count or not count == len(valid) == len(standings) == names.count("NEWSIG"):
         problem = "it is not signed once, by this key, as it is now"
-    elif valid[0][8] not in _STRONG:
+    elif any(row[8] not in _STRONG for row in valid):
         problem = "its digest is a weak one, such as MD5 or SHA-1"
     if problem:
         raise BadSignature(f"{name}: its signature does not hold: {problem}", details=answer.output, log=answer.log)
-    return standings[0]
+    # Of each signature its standing comes first, then whose it is (fields 1 and 10).
+    return tuple(Signature(row[10], row[1] == row[10], how) for row, how in zip(valid, standings, strict=True))

@@ -162,7 +162,7 @@ def verify_release(
         with files.whole_folder(target) as folder:
             sums = consumer.version(found, version, state, folder)
         index = (target / formats.INDEX).read_bytes()
-        suites = list(suite_check.lines(store, state, found, version, index, consumer.keys, scratch))
+        suites = list(suite_check.lines(store, seen, found, version, index, scratch))
         manifest = json.loads((target / image.MANIFEST).read_text(encoding="utf-8"))
         verdict = verify.load(target / bundle.VERDICT)
         assert verdict is not None

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from foundry import files, gpg
 from foundry.errors import FoundryError
@@ -21,7 +23,11 @@ from foundry.publish.stores import Missing, Store, Taken
 
 LOG = "log"
 INDEX = "index.asc"
-Action = Literal["publish", "promote", "rollback", "retire", "renew"]
+LARGEST_DAYS = 365
+"""For how long a key that was replaced may sign what is new, at most."""
+Action = Literal["publish", "promote", "rollback", "retire", "renew", "replace-key"]
+# What an entry says nothing of where it is None, so that programs of before can read it.
+_RARE = ("store", "valid_days", "key", "key_days")
 
 
 class Conflict(FoundryError):
@@ -41,8 +47,9 @@ class Entry:
     """One change. previous: sha256 of the entry before, as it lies in the store. sums: of a version's SHA256SUMS.
 
     channel, before: which channel points at version now, and what it pointed at. when: UTC, ISO 8601. store: the id
-    that the store has from now on. valid_days: for how long an index may be good from now on. An entry that is about
-    the store alone (renew) has an empty image and version.
+    that the store has from now on. valid_days: for how long an index may be good from now on. key: the fingerprint of
+    the primary key that replaces the one which has signed this. key_days: for how long that may still sign what is new.
+    An entry that is about the store alone (renew, replace-key) has an empty image and version.
     """
 
     sequence: int
@@ -57,15 +64,25 @@ class Entry:
     sums: str | None = None
     store: str | None = None
     valid_days: int | None = None
+    key: str | None = None
+    key_days: int | None = None
 
     @property
     def path(self) -> str:
         """Where it lies in a store."""
         return path_of(self.sequence)
 
+    @property
+    def key_until(self) -> datetime:
+        """Until when the key that has signed a replace-key may sign what is new. Raises ValueError for nonsense."""
+        if type(self.key_days) is not int or not 1 <= self.key_days <= LARGEST_DAYS:
+            raise ValueError(f"{self.key_days!r} is no number of days from 1 to {LARGEST_DAYS}")
+        when = datetime.fromisoformat(self.when)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)) + timedelta(days=self.key_days)
+
     def __str__(self) -> str:
         target = f" to {self.channel}" if self.channel else ""
-        what = f"{self.image} {self.version}{target}" if self.image else "the store"
+        what = f"{self.image} {self.version}{target}" if self.image else f"by {self.key}" if self.key else "the store"
         return f"{self.action} {what} by {self.who} at {self.when}"
 
 
@@ -108,7 +125,7 @@ class State:
             raise Broken(f"{entry.path} is of the store {entry.store}, and the log is of {self.store}")
         days = self.valid_days if entry.valid_days is None else entry.valid_days
         known = replace(self, sequence=entry.sequence, head=digest, store=entry.store or self.store, valid_days=days)
-        if entry.action == "renew":
+        if entry.action in ("renew", "replace-key"):
             return known
         versions = dict(self.versions.get(entry.image, {}))
         channels = dict(self.channels.get(entry.image, {}))
@@ -168,38 +185,46 @@ def parse_index(text: str) -> tuple[State, Mapping[str, Any]]:
         raise Broken(f"{INDEX} is signed, but no index of this program's: {error}") from error
 
 
-def entries(store: Store, first: int, keys: Path, scratch: Path) -> Iterable[tuple[Entry, str]]:
-    """The entries of a log from a number on, each with the digest of its file. Raises BadSignature, Broken."""
-    for entry, digest, standing in entries_once(store, first, keys, scratch):
-        if standing != "good":
-            raise gpg.lapsed(entry.path, standing)
-        yield entry, digest
+def entries_once(store: Store, keys: Path, scratch: Path) -> Iterable[tuple[Entry, str, gpg.Signature]]:
+    """The entries of a log, each with the digest of its file and who has signed it: some key of a keyring, once.
 
-
-def entries_once(store: Store, first: int, keys: Path, scratch: Path) -> Iterable[tuple[Entry, str, gpg.Standing]]:
-    """What entries() returns, also of a key that has signed once and no longer holds: each with how that stands."""
-    for number in itertools.count(first):
+    Raises BadSignature, Broken.
+    """
+    for number in itertools.count(1):
         path = path_of(number)
         try:
             data = store.read(path)
         except Missing:
             return
-        text, standing = opened_once(path, data, keys, scratch)
+        text, signature = opened_once(path, data, keys, scratch)
         try:
             entry = Entry(**json.loads(text))
-            days = entry.valid_days
-            if not (days is None or (type(days) is int and 1 <= days <= 3650)):
-                raise ValueError(f"{days!r} is no number of days")
-        except (ValueError, TypeError) as error:
+            _check(entry)
+        except (ValueError, TypeError, OverflowError) as error:
             raise Broken(
                 f"{path} is signed, but no entry: {error}", hint="has a newer version of this program written it?"
             ) from error
-        yield entry, hashlib.sha256(data).hexdigest(), standing
+        yield entry, hashlib.sha256(data).hexdigest(), signature
+
+
+def _check(entry: Entry) -> None:
+    """Raise ValueError for what no entry says."""
+    days = entry.valid_days
+    if not (days is None or (type(days) is int and 1 <= days <= 3650)):
+        raise ValueError(f"{days!r} is no number of days")
+    if entry.action not in get_args(Action):
+        raise ValueError(f"{entry.action!r} is nothing that this program knows")
+    if (entry.action == "replace-key") != (entry.key is not None):
+        raise ValueError("a key is named by replace-key, and by nothing else")
+    if entry.key is not None:
+        if not re.fullmatch("[0-9A-F]{40}|[0-9A-F]{64}", entry.key):
+            raise ValueError(f"{entry.key!r} is no fingerprint of an OpenPGP key")
+        assert entry.key_until
 
 
 def append(store: Store, state: State, entry: Entry, sign: Callable[[str], bytes]) -> State:
     """Sign an entry and put it at the log's end; returns the new state. Raises Conflict where somebody was faster."""
-    facts = {k: v for k, v in asdict(entry).items() if v is not None or k not in ("store", "valid_days")}
+    facts = {k: v for k, v in asdict(entry).items() if v is not None or k not in _RARE}
     data = sign(files.canonical(facts) + "\n")
     try:
         store.create(entry.path, data)
@@ -212,9 +237,10 @@ def append(store: Store, state: State, entry: Entry, sign: Callable[[str], bytes
     return state.after(entry, hashlib.sha256(data).hexdigest())
 
 
-def opened_once(path: str, data: bytes, keys: Path, scratch: Path) -> tuple[str, gpg.Standing]:
-    """The text of what lies at a path of a store; see gpg.signed_once(). Raises BadSignature."""
+def opened_once(path: str, data: bytes, keys: Path, scratch: Path) -> tuple[str, gpg.Signature]:
+    """The text of what lies at a path of a store, and who has signed it; see gpg.signed_once(). Raises BadSignature."""
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".log.") as folder:
         target = Path(folder) / path.rpartition("/")[2]
         target.write_bytes(data)
-        return gpg.signed_once(target, keys, Path(folder))
+        text, (signature,) = gpg.signed_once(target, keys, Path(folder))
+        return text, signature

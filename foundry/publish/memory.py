@@ -66,9 +66,9 @@ class Memory:
     given: bytes = field(default=b"", repr=False)
 
     @property
-    def certificate(self) -> str:
-        """The key with all that was known of it, armored; "" where nothing is."""
-        return str(self._mine(self._all()).get("certificate", ""))
+    def certificates(self) -> list[str]:
+        """Every key of a publisher with all that was known of it, armored: this one, and those of other stores."""
+        return [str(mine["certificate"]) for mine in self._all().get(KEYS, {}).values() if mine.get("certificate")]
 
     def recall(self, store: str, url: str) -> list[Record]:
         """What was seen of a store of this id, and of what was at this URL."""

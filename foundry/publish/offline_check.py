@@ -113,10 +113,13 @@ def _check_names(small: Mapping[str, bytes], suite: str) -> None:
         raise Unfit(f"has no {path}")
 
 
-def check_suite(area: Mapping[str, bytes], index: bytes, suite: str, keys: Path, scratch: Path) -> None:
+def check_suite(
+    area: Mapping[str, bytes], index: bytes, suite: str, keys: Path, scratch: Path, *, several: bool = False
+) -> None:
     """Raise Unfit unless what apt reads of a suite is this index in each form, signed; BadSignature where it is not.
 
     area: of the suite's folder, path to contents: InRelease with what it names by hash, and whatever else there is.
+    several: it may be signed by more than one of keys.
     """
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".suite.") as name:
         folder = Path(name)
@@ -124,11 +127,11 @@ def check_suite(area: Mapping[str, bytes], index: bytes, suite: str, keys: Path,
             if path in area:
                 (folder / path).write_bytes(area[path])
         # SHA256SUMS, which the log vouches for, names these very bytes, also of a key that was replaced since.
-        text, _ = gpg.signed_once(folder / "InRelease", keys, folder)
+        text, _ = gpg.signed_once(folder / "InRelease", keys, folder, several=several)
         if "Release" in area:
             if area["Release"].decode("utf-8", "replace").rstrip("\n") != text.rstrip("\n"):
                 raise Unfit(f"{suite}: Release says something else than InRelease")
-            gpg.check(folder / "Release", folder / "Release.gpg", keys, once=True)
+            gpg.check(folder / "Release", folder / "Release.gpg", keys, once=True, several=several)
     named = listed(text, suite)
     packed = {}
     for path, (digest, size) in named.items():

@@ -7,17 +7,19 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from foundry import files, gpg
+from foundry import files, gpg, log
 from foundry.config import Config
+from foundry.errors import ConfigError
 from foundry.publish import ledger, signing, trust
 from foundry.publish.ledger import Entry, State
 from foundry.publish.memory import Memory
 from foundry.publish.shelf import Shelf
-from foundry.publish.stores import Missing, Options, Store, open_store
+from foundry.publish.stores import Options, Store, open_store
 from foundry.publish.views import Views
 from foundry.workspace import Workspace
 
@@ -63,25 +65,36 @@ def reading(settings: Config, workspace: Workspace, to: str | None) -> Iterator[
 
 @dataclass
 class Session:
-    """A store that is open for changes. key: signs them. keys, certificate: all that is known of it.
+    """A store that is open for changes. key: signs them. seen: what it is now, with all that is known of its keys.
 
-    scratch: removed at the end. holds: whether the key still holds that has signed the index.
+    holds: whether the key still holds that has signed the index. scratch: removed at the end.
     """
 
     settings: Config
     workspace: Workspace
-    store: Store
+    reader: trust.Reader
     key: gpg.Key
-    keys: Path
-    scratch: Path
+    seen: trust.Found
     shelf: Shelf
-    memory: Memory
-    certificate: str
-    state: State = field(default_factory=State)
-    holds: bool = True
     _key_is_there: bool = False
+    _signers: tuple[str, ...] = ()
 
-    def append(self, action: ledger.Action, name: str, version: str, **facts: str | None) -> None:
+    def __post_init__(self) -> None:
+        self.holds = self.seen.holds
+
+    @property
+    def store(self) -> Store:
+        return self.reader.store
+
+    @property
+    def scratch(self) -> Path:
+        return self.reader.scratch
+
+    @property
+    def state(self) -> State:
+        return self.seen.state
+
+    def append(self, action: ledger.Action, name: str, version: str, **facts: Any) -> None:
         """Make an entry in the log; see ledger.append. It says what the log does not say yet of the store itself."""
         state, days = self.state, self.settings.publish.valid_days
         if state.sequence and (not self.holds or state.valid_days is None or days < state.valid_days):
@@ -89,8 +102,8 @@ class Session:
             # which no longer holds, once the store says so.
             self._write_index()
         entry = Entry(
-            self.state.sequence + 1,
-            self.state.head,
+            state.sequence + 1,
+            state.head,
             action,
             name,
             version,
@@ -100,8 +113,12 @@ class Session:
             valid_days=None if state.valid_days == days else days,
             **facts,
         )
-        self.state = ledger.append(self.store, self.state, entry, self._signed)
-        self._remember()
+        # A key is replaced by itself, not by one of its subkeys: see Succession.
+        key = replace(self.key, exact=action == "replace-key")
+        after = ledger.append(self.store, state, entry, lambda text: self._signed(text, key))
+        line = self.seen.line.after(entry, gpg.Signature(key.fingerprint, key.exact, "good"))
+        self.seen = replace(self.seen, state=after, line=line)
+        trust.remember(Memory(self.workspace.seen, key.fingerprint), self.seen, self.store.url)
 
     @property
     def settled(self) -> bool:
@@ -116,16 +133,23 @@ class Session:
         """
         while True:
             self._write()
-            before = self.state
-            for entry, digest in ledger.entries(self.store, before.sequence + 1, self.keys, self.scratch):
-                self.state = self.state.after(entry, digest)
-            if self.state == before:
+            if self.store.size(ledger.path_of(self.state.sequence + 1)) is None:
                 return
-            self._remember()
+            self.seen = self.reader.change()
 
     def _write(self) -> None:
         now = self._write_index()
-        views = Views(self.settings.publish, self.store, self.shelf, self.key, self.scratch)
+        line, mine = self.seen.line, self.key.fingerprint
+        able = {k for k in gpg.primaries(self.seen.keys, holding=True) if k != mine and not line.over(k, now)}
+        others = {k: text for k, text in self.seen.certificates.items() if k in able}
+        if not self._signers:
+            self._signers = tuple(k for k in line.keys if k == mine or (k in others and self.key.also_signs_as(k)))
+            for key in sorted(others.keys() - {*self._signers}):
+                log.info(
+                    f"apt refuses what is signed from now on where it knows only {key}: that key may sign still, but "
+                    "its secret part is not here, or gpg-agent would have to ask for it"
+                )
+        views = Views(self.settings.publish, self.store, self.shelf, self.key, self.scratch, others, self._signers)
         for path, data in views.files(self.state, now):
             self.store.replace(path, data)
 
@@ -141,26 +165,48 @@ class Session:
         """Bring to readers what is new of the key, before what it has signed. What others have brought stays."""
         if self._key_is_there:
             return
-        text = self.certificate.encode()
-        try:
-            there = self.store.read(trust.KEY)
-        except Missing:
-            there = b""
-        if there != text:
-            self.store.replace(trust.KEY, text)
+        # The newest first: some programs read only one.
+        newest = list(self.seen.certificates)[::-1]
+        there, mine = trust.own_key(self.store), "".join(self.seen.certificates[k] for k in newest).encode()
+        if there != mine:
+            # Another publisher may be about to name one of the others.
+            ring = gpg.merged(self.seen.keys, [there], self.scratch, every=True)
+            others = sorted(gpg.primaries(ring) - {*newest})
+            text = "".join(gpg.taken(ring, [*newest, *others], self.scratch)[1].values()).encode()
+            self.store.replace(trust.KEY, text if len(text) <= trust.LARGEST_KEY else mine)
         self._key_is_there = True
 
-    def _signed(self, text: str) -> bytes:
+    def _signed(self, text: str, key: gpg.Key | None = None) -> bytes:
         """A text, signed. Raises BadSignature where readers would not believe it: gpg may know less of the key."""
-        data = self.key.clearsign(text, self.scratch).encode()
+        data = (key or self.key).clearsign(text, self.scratch).encode()
         path = self.scratch / "signed.asc"
         path.write_bytes(data)
-        gpg.opened(path, self.keys, self.scratch)
+        gpg.opened(path, self.seen.keys, self.scratch)
         self._write_key()
         return data
 
-    def _remember(self) -> None:
-        self.memory.remember(self.state, self.store.url, self.certificate)
+    def learn(self, key: gpg.Key, *more: str) -> None:
+        """Take over what a key's gpg knows of it and of others of the store: what was revoked, above all."""
+        known = key.public(self.scratch / "known.gpg", *more)
+        ring = gpg.merged(self.seen.keys, [known.read_bytes()], self.scratch, every=True)
+        keys, certificates = gpg.taken(ring, [*dict.fromkeys([*self.seen.certificates, key.fingerprint])], self.scratch)
+        self.seen, self._key_is_there = replace(self.seen, keys=keys, certificates=certificates), False
+
+    def sign_by(self, key: gpg.Key) -> None:
+        """Let another key sign from now on, which the log has named."""
+        self.key, self._signers = key, ()
+        self.reader = replace(self.reader, pinned=key.public(self.scratch / "next.gpg"))
+
+    def check_key(self) -> None:
+        """Raise ConfigError where the key may not sign any more, and say so where it soon may not."""
+        line, mine = self.seen.line, self.key.fingerprint
+        hint = f"set publish.key (or publish.key_file) to {line.keys[-1]}"
+        if line.over(mine, datetime.now(UTC)):
+            raise ConfigError(
+                f"publish.key: {mine} was replaced in this store, and signs nothing since {line.until[mine]}", hint=hint
+            )
+        if mine in line.until:
+            log.info(f"{mine} was replaced in this store, and may sign until {line.until[mine]}: {hint}")
 
 
 @contextmanager
@@ -174,19 +220,9 @@ def session(settings: Config, workspace: Workspace, to: str | None, *, accept: s
         opened(settings, workspace, to, Path(name)) as store,
         signing.key(settings, workspace, Path(name)) as key,
     ):
-        keys = key.public(Path(name) / "own.gpg")
-        found = trust.Reader(store, keys, Path(name), workspace.seen).change(accept)
-        memory, certificate = Memory(workspace.seen, key.fingerprint), gpg.armored(found.keys)
-        yield Session(
-            settings,
-            workspace,
-            store,
-            key,
-            found.keys,
-            Path(name),
-            Shelf(store),
-            memory,
-            certificate,
-            found.state,
-            found.holds,
-        )
+        reader = trust.Reader(store, key.public(Path(name) / "own.gpg"), Path(name), workspace.seen)
+        found = Session(settings, workspace, reader, key, reader.change(accept), Shelf(store))
+        found.check_key()
+        if len(found.seen.line.keys) > 1:
+            found.learn(key, *found.seen.line.keys)
+        yield found

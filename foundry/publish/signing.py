@@ -36,6 +36,17 @@ def key(settings: Config, workspace: Workspace, scratch: Path) -> Iterator[gpg.K
         )
 
 
+@contextmanager
+def successor(name: str, settings: Config, scratch: Path) -> Iterator[gpg.Key]:
+    """The key that is to replace another: of the user's own gpg, or the secret key in a file. Raises ConfigError."""
+    setting = "--replace-key"
+    if Path(name).is_file():
+        with gpg.imported(Path(name), scratch / "next", settings.publish.passphrase_file, setting) as found:
+            yield found
+    else:
+        yield gpg.own(name, setting)
+
+
 def trusted(settings: Config, workspace: Workspace, scratch: Path) -> Path:
     """The public key that a store's readers believe, as gpgv takes it: publish.public_key, else that of key().
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from foundry import gpg
 from foundry.publish import aptrepo, offline_check
-from foundry.publish.ledger import Broken, State
+from foundry.publish.ledger import Broken
 from foundry.publish.offline_check import Unfit
 from foundry.publish.stores import Missing, Store
+from foundry.publish.trust import Found
 
 
-def lines(
-    store: Store, state: State, title: str, version: str, index: bytes, keys: Path, scratch: Path
-) -> Iterator[str]:
+def lines(store: Store, seen: Found, title: str, version: str, index: bytes, scratch: Path) -> Iterator[str]:
     """A line for a person about the suite of each channel that points at a version. index: the version's packages.
 
     apt begins with InRelease, and takes the indexes by the digests in it. Raises BadSignature, Broken.
     """
+    state, keys, line = seen.state, seen.keys, seen.line
     channels = [c for c, stack in state.channels.get(title, {}).items() if stack and stack[-1] == version]
     for channel in channels:
         suite = aptrepo.suite_name(title, channel)
@@ -30,13 +31,16 @@ def lines(
             continue
         path = scratch / "InRelease"
         path.write_bytes(signed)
-        text = gpg.opened(path, keys, scratch)
+        text, signatures = gpg.signed_once(path, keys, scratch, several=True)
+        standings = [line.standing(signature, datetime.now(UTC)) for signature in signatures]
+        if "good" not in standings:
+            raise gpg.lapsed(f"{suite}: {path.name}", standings[0])
         try:
             area = {"InRelease": signed}
             for digest, _ in offline_check.listed(text, suite).values():
                 area[f"{aptrepo.BY_HASH}/{digest}"] = store.read(f"{root}/{aptrepo.BY_HASH}/{digest}")
             plain = next(area[f"{aptrepo.BY_HASH}/{d}"] for d, _ in offline_check.listed(text, suite).values())
-            offline_check.check_suite(area, plain, suite, keys, scratch)
+            offline_check.check_suite(area, plain, suite, keys, scratch, several=True)
         except (Unfit, Missing) as error:
             raise Broken(f"{store.url}: what apt reads of {channel} does not fit: {error}") from error
         if plain == index:

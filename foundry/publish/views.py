@@ -9,7 +9,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,19 @@ DEFAULT_DOMAIN = "local.patroni-foundry"
 
 @dataclass(frozen=True)
 class Views:
-    """What they are made with. scratch: a folder that files pass through."""
+    """What they are made with. scratch: a folder that files pass through.
+
+    others: the store's other keys that may sign, armored, by fingerprint. signers: those of all that sign here, the
+    oldest first; none but key where it says nothing.
+    """
 
     settings: Publish
     store: Store
     shelf: Shelf
     key: gpg.Key
     scratch: Path
+    others: Mapping[str, str] = field(default_factory=dict)
+    signers: tuple[str, ...] = ()
 
     def files(self, state: State, now: datetime) -> Iterator[tuple[str, bytes]]:
         """Each file with its path, in the order in which readers may see them.
@@ -63,16 +69,16 @@ class Views:
     def _apt(self, state: State, whole: list[tuple[str, str]], now: datetime) -> Iterator[tuple[str, bytes]]:
         valid = timedelta(days=self.settings.valid_days) if self.settings.valid_days else None
         root = self._address()
-        key = self.key.armored()
+        known = "".join((self.key.armored(), *self.others.values()))
+        # apt wants one signature that it knows, and takes no offence at others.
+        key = replace(self.key, also=tuple(k for k in self.signers if k != self.key.fingerprint))
         for title, channels in state.channels.items():
             for channel, stack in channels.items():
                 if (title, stack[-1]) in whole:
                     index = self.shelf.read(state, title, stack[-1], formats.INDEX)
-                    yield from aptrepo.view(
-                        index, title, channel, self.key, self.scratch, date=now, valid_for=valid
-                    ).items()
+                    yield from aptrepo.view(index, title, channel, key, self.scratch, date=now, valid_for=valid).items()
                     if root:
-                        text = aptrepo.sources(f"{root}/{aptrepo.FOLDER}", aptrepo.suite_name(title, channel), key)
+                        text = aptrepo.sources(f"{root}/{aptrepo.FOLDER}", aptrepo.suite_name(title, channel), known)
                         yield aptrepo.sources_path(title, channel), text.encode()
 
     def _address(self) -> str | None:
@@ -93,7 +99,10 @@ class Views:
             for channel, stack in stacks.items()
             if (title, stack[-1]) in whole
         }
-        yield from streams.view(channels, self._domain(), self.key, self.scratch, date=now).items()
+        # gpgv refuses what has a signature that it does not know beside one that it does: so it is one, by the key that
+        # most have.
+        key = replace(self.key, fingerprint=self.signers[0]) if self.signers else self.key
+        yield from streams.view(channels, self._domain(), key, self.scratch, date=now).items()
 
     def _served(self, state: State, title: str, version: str) -> streams.Served:
         found = self._version(state, title, version)

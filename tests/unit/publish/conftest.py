@@ -16,6 +16,7 @@ from foundry.publish.formats import Repository
 from foundry.publish.views import Views
 from foundry.workspace import Workspace
 from tests.unit.publish import small_image
+from tests.unit.publish.gpg_home import Home, Short
 from tests.unit.publish.publishing import Project
 
 USER = "Somebody"
@@ -105,3 +106,18 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     monkeypatch.setattr("foundry.log.info", found.append)
     return found
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Short:
+    """Paths for homes of gpg."""
+    return lambda: tmp_path_factory.mktemp("k") / "h"
+
+
+@pytest.fixture
+def home(short: Short, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """The user's own gpg, empty."""
+    found = Home(short())
+    monkeypatch.setenv("GNUPGHOME", str(found.folder))
+    yield found
+    found.end()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+
+Short = Callable[[], Path]
+"""Makes the path of a home that is short enough for an agent's socket."""
 
 USER = "Release <release@example.org>"
 

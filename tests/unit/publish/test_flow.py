@@ -102,7 +102,7 @@ def test_the_log_says_who_when_from_and_to(project: Project) -> None:
     project.publish("1")
     project.publish("2")
     with session(project.settings, project.workspace, None) as open_:
-        found = [entry for entry, _ in ledger.entries(open_.store, 1, open_.keys, open_.scratch)]
+        found = open_.seen.entries
     assert [(e.action, e.channel, e.before, e.version) for e in found] == [
         ("publish", "candidate", None, "1"),
         ("publish", "candidate", "1", "2"),

@@ -4,51 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from foundry import gpg, run
 from foundry.gpg import BadSignature
-from foundry.publish import consumer, flow, ledger
+from foundry.publish import flow, ledger
 from foundry.publish.local import LocalStore
 from foundry.publish.memory import Stale
-from tests.unit.publish.gpg_home import Home
+from tests.unit.publish.changed_stores import put, renew
+from tests.unit.publish.gpg_home import Home, Short
+from tests.unit.publish.key_readers import Reader, key_of
 from tests.unit.publish.publishing import NAME, Project
 
 pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
-
-Short = Callable[[], Path]
-
-
-@pytest.fixture
-def short(tmp_path_factory: pytest.TempPathFactory) -> Short:
-    # An agent's socket lies in it.
-    return lambda: tmp_path_factory.mktemp("k") / "h"
-
-
-@pytest.fixture
-def home(short: Short, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    found = Home(short())
-    monkeypatch.setenv("GNUPGHOME", str(found.folder))
-    yield found
-    found.end()
-
-
-class Reader:
-    """Somebody who was given the key once, and remembers."""
-
-    def __init__(self, publisher: Project, home: Home, folder: Path) -> None:
-        self.project = Project.at(folder)
-        self.store = publisher.store
-        self.given = home.export(publisher.settings.publish.key or "", folder / "given.gpg")
-
-    def check(self, wanted: str = "candidate") -> str:
-        workspace = self.project.workspace
-        return consumer.verify_release(
-            self.project.settings, workspace, str(self.store), self.given, wanted=wanted, title=None
-        )[1]
 
 
 @pytest.fixture
@@ -64,19 +35,6 @@ def publisher(home: Home, tmp_path: Path) -> Project:
 @pytest.fixture
 def reader(publisher: Project, home: Home, tmp_path: Path) -> Reader:
     return Reader(publisher, home, tmp_path / "reader")
-
-
-def renew(project: Project, accept: str | None = None) -> list[str]:
-    return flow.renew(project.settings, project.workspace, to=None, accept=accept)
-
-
-def key_of(project: Project) -> str:
-    return project.settings.publish.key or ""
-
-
-def put(source: Path, project: Project) -> None:
-    shutil.rmtree(project.store)
-    shutil.copytree(source, project.store)
 
 
 def test_a_subkey_in_place_of_one_that_was_revoked(

@@ -1,0 +1,133 @@
+"""Who has got hold of a store's primary key, before it was replaced or after: what he can do, and what he cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foundry.errors import FoundryError
+from foundry.gpg import BadSignature
+from foundry.publish.memory import Fork
+from tests.unit.publish.changed_stores import away, head, put, renew
+from tests.unit.publish.gpg_home import Home
+from tests.unit.publish.publishing import Project
+from tests.unit.publish.replacing import Store, later
+
+pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
+
+
+@pytest.fixture
+def store(home: Home, tmp_path: Path) -> Store:
+    return Store(home, tmp_path)
+
+
+def test_a_thief_after_the_while(store: Store) -> None:
+    reader = store.reader("r", store.old)
+    store.replace()
+    reader.check()
+    with later(100):
+        renew(store.by_new)
+        reader.check()
+        good = away(store.by_old, store.folder / "good")
+        # What is new goes unseen if somebody else can date the index.
+        store.show(store.old)
+        for who in (reader, store.reader("n", store.new)):
+            with pytest.raises(BadSignature, match=r"index\.asc: .* was replaced by another"):
+                who.check()
+        for index in (store.old, store.new):
+            put(good, store.by_old)
+            store.add(store.old)
+            store.show(index, back=index == store.new)
+            for who in (reader, store.reader(f"n-{index}", store.new)):
+                with pytest.raises(BadSignature, match="was replaced by another, and the while is over"):
+                    who.check()
+        put(good, store.by_old)
+        store.name_key(store.old, store.thief)
+        with pytest.raises(BadSignature, match="only the store's present primary key itself"):
+            reader.check()
+
+
+def test_a_thief_during_the_while_cannot_replace_the_new_key(store: Store) -> None:
+    store.replace()
+    store.name_key(store.old, store.thief)
+    store.add(store.thief)
+    store.show(store.thief)
+    with_thief(store)
+    for key in (store.old, store.new):
+        with pytest.raises(BadSignature, match=f"only the store's present primary key itself, {store.new}, can name"):
+            store.reader(key, key).check()
+
+
+def with_thief(store: Store) -> None:
+    """Put the thief's key beside the others into the store."""
+    path = store.by_old.store / "key.asc"
+    path.write_text(path.read_text() + store.home.gpg("--armor", "--export", store.thief))
+
+
+def test_an_entry_of_replacement_by_nobodys_key(store: Store) -> None:
+    reader = store.reader("r", store.old)
+    store.name_key(store.thief, store.thief)
+    store.add(store.thief)
+    with_thief(store)
+    for index in (store.old, store.thief):
+        store.show(index, back=2 if index == store.old else 0)
+        with pytest.raises(BadSignature, match=f"the log has not named {store.thief}"):
+            reader.check()
+
+
+def test_a_log_of_somebody_elses_that_names_the_key(store: Store) -> None:
+    """So that what he has signed before would count as what a former key of this publisher has signed."""
+    theirs = Project.at(store.folder / "theirs", key=store.thief)
+    theirs.publish("1")
+    put(theirs.store, store.by_old)
+    store.name_key(store.thief, store.old)
+    store.show(store.thief)
+    reader = store.reader("r", store.old)
+    for options in ({}, {"accept": head(store.by_old)}):
+        with pytest.raises(BadSignature, match="which has signed nothing in it yet"):
+            reader.check(**options)
+
+
+def test_a_thief_of_a_key_that_was_revoked_names_his_own(store: Store) -> None:
+    """He has a copy of it from before."""
+    store.name_key(store.old, store.thief)
+    store.add(store.thief)
+    store.show(store.thief)
+    with_thief(store)
+    store.home.revoke(store.old)
+    with pytest.raises(BadSignature, match=f"it is by {store.thief}, for which no key vouches"):
+        store.reader("r", store.old).check()
+
+
+def test_a_subkey_cannot_replace_the_primary_key(home: Home, tmp_path: Path) -> None:
+    """It is used every day, often where nobody looks."""
+    store = Store(home, tmp_path)
+    subkey = home.subkey(store.old)
+    renew(store.by_old)
+    store.name_key(f"{subkey}!", store.thief)
+    store.add(store.thief)
+    store.show(store.thief)
+    with_thief(store)
+    with pytest.raises(BadSignature, match=f"only the store's present primary key itself, {store.old}, can name"):
+        store.reader("r", store.old).check()
+
+
+def test_a_fork_in_which_the_thief_names_his_own_key(store: Store) -> None:
+    before = away(store.by_old, store.folder / "before")
+    reader, fresh = store.reader("r", store.old), store.reader("n", store.new)
+    store.replace()
+    reader.check()
+    fresh.check()
+    put(before, store.by_old)
+    store.name_key(store.old, store.thief)
+    store.add(store.thief)
+    store.show(store.thief)
+    with_thief(store)
+    with pytest.raises(Fork, match="entry 3 of its log is another one than it was before"):
+        reader.check()
+    with pytest.raises(BadSignature, match=f"nothing that {store.new} has signed names that key"):
+        fresh.check()
+    for options in ({}, {"accept": head(store.by_old)}):
+        with pytest.raises(FoundryError):
+            fresh.check(**options)

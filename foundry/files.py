@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import tempfile
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from foundry.errors import FoundryError
+
+# What xz takes to unpack what its highest preset has packed (xz(1)).
+_XZ_MEMORY = 128 << 20
 
 
 def sha256(path: Path) -> str:
@@ -130,3 +134,13 @@ def human(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def unxz(data: bytes, size: int) -> bytes | None:
+    """What xz has packed, if it is no more than size bytes, and nothing follows it."""
+    try:
+        reader = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        found = reader.decompress(data, max_length=size + 1)
+        return found if reader.eof and not reader.unused_data and len(found) <= size else None
+    except (lzma.LZMAError, EOFError):
+        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import lzma
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,6 @@ from foundry.publish.aptrepo import Entry
 from foundry.publish.version import Version
 
 _SMALL = 64 << 20
-# What xz takes to unpack what its highest preset has packed (xz(1)).
-_MEMORY = 128 << 20
 _TYPES = (tarfile.REGTYPE, tarfile.DIRTYPE)
 
 
@@ -149,7 +146,7 @@ def check_suite(
     plain, small = (packed[path] for path in aptrepo.INDEXES)
     if plain != index:
         raise Unfit(f"{suite}: its Packages is not the index Packages")
-    if _unpacked(small, len(index)) != index:
+    if files.unxz(small, len(index)) != index:
         raise Unfit(f"{suite}: Packages.xz says something else than Packages")
 
 
@@ -166,16 +163,6 @@ def listed(text: str, suite: str) -> dict[str, tuple[str, int]]:
     if len(found) != len(rows) or found.keys() - {"Release"} != set(aptrepo.INDEXES):
         raise Unfit(f"{suite}: its Release names other files than {', '.join(aptrepo.INDEXES)}")
     return {path: found[path] for path in aptrepo.INDEXES}
-
-
-def _unpacked(data: bytes, size: int) -> bytes | None:
-    """What xz packed, if it is no more than size bytes, and nothing follows it."""
-    try:
-        reader = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_MEMORY)
-        found = reader.decompress(data, max_length=size + 1)
-        return found if reader.eof and not reader.unused_data else None
-    except (lzma.LZMAError, EOFError):
-        return None
 
 
 def _check_texts(

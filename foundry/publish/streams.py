@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import lzma
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from foundry import gpg
+from foundry import files, gpg
 from foundry.publish.version import Version
 
 FOLDER = "streams/v1"
@@ -31,6 +30,8 @@ DATATYPE = "image-downloads"
 # LXD reads this name only, incus the one of its own; both mean the same file.
 LXD_METADATA = "lxd.tar.xz"
 _MEMBER = "metadata.yaml"
+# It is one kilobyte, in tar's blocks of ten.
+_LARGEST = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,13 @@ def metadata(image: str, version: str, manifest: Mapping[str, Any]) -> bytes:
 
 def fits(packed: Path, version: Version) -> bool:
     """Whether an incus.tar.xz says of a version what metadata() does, however its host has packed it."""
+    data = files.unxz(packed.read_bytes(), _LARGEST)
     try:
-        with tarfile.open(packed, "r:xz") as archive:
+        with tarfile.open(fileobj=io.BytesIO(data or b""), mode="r:") as archive:
             (member,) = archive.getmembers()
             stream = archive.extractfile(member)
             said = yaml.safe_load(stream.read()) if stream else None
-    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError, yaml.YAMLError):
+    except (tarfile.TarError, EOFError, ValueError, yaml.YAMLError):
         return False
     return member.name == _MEMBER and said == _about(version.image, version.version, version.manifest)
 

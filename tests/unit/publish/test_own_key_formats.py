@@ -224,10 +224,26 @@ def test_a_tarball_that_is_made_again_is_taken(project: Project, folder: Path) -
 def _fitting(folder: Path) -> None:
     """Facts for incus that fit the metadata, which are those of version 1."""
     of_another("incus.tar.xz")(folder)
+    _told(folder)
+
+
+def _told(folder: Path) -> None:
     path = folder / "incus.tar.xz"
     about = {"sha256": files.sha256(path), "size": path.stat().st_size}
     disk = streams.fingerprint(path, folder / f"{NAME}-2.qcow2")
     files.write_json(folder / "incus.json", about | {"combined_disk-kvm-img_sha256": disk})
+
+
+def _much(folder: Path) -> None:
+    """Metadata that is right, after so much of nothing that a reader would be kept busy unpacking it."""
+    with tarfile.open(folder / "incus.tar.xz") as whole:
+        (info,) = whole.getmembers()
+        text = whole.extractfile(info).read()  # type: ignore[union-attr]
+    padded = b"#" * (1 << 20) + b"\n" + text
+    info.size = len(padded)
+    with tarfile.open(folder / "incus.tar.xz", "w:xz") as whole:
+        whole.addfile(info, io.BytesIO(padded))
+    _told(folder)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +253,7 @@ def _fitting(folder: Path) -> None:
         (edited("incus.json", lambda f: f.update({"combined_disk-kvm-img_sha256": "0" * 64})), "incus.json is about"),
         (edited("incus.json", lambda f: f.update(sha256="0" * 64)), "incus.json is about other files"),
         (_fitting, "incus.tar.xz describes another image than the manifest"),
+        (_much, "incus.tar.xz describes another image than the manifest"),
     ],
 )
 def test_what_incus_gets_is_about_something_else(project: Project, folder: Path, change: Change, why: str) -> None:

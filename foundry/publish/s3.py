@@ -7,7 +7,6 @@ its list of them before they become an object; after that the whole is read back
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import random
@@ -34,8 +33,9 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from foundry.errors import ConfigError, CorruptArtifact
+from foundry.errors import ConfigError
 from foundry.publish import stores
+from foundry.publish.s3_parts import TRIES, Multipart, content_type, md5
 from foundry.publish.stores import (
     INCOMING,
     UNFINISHED_DAYS,
@@ -48,20 +48,9 @@ from foundry.publish.stores import (
     too_large,
 )
 
-# S3's limit (User Guide, "Amazon S3 multipart upload limits").
-_MOST_PARTS = 10_000
 _CHUNK = 1 << 20
-_TRIES = 4
 _POINTER = "no-cache"
 _IMMUTABLE = "public, max-age=31536000, immutable"
-_TYPES = {
-    ".asc": "text/plain; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".json": "application/json",
-    ".log": "text/plain; charset=utf-8",
-    ".md": "text/plain; charset=utf-8",
-    ".xml": "application/xml",
-}
 # The errors' codes of services differ; "403" and "404" are those of HEAD, whose answer has no body.
 _ABSENT = {"NoSuchKey", "404", "NotFound"}
 _REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
@@ -127,7 +116,7 @@ class S3Store:
                 self._put(self._client, path, source.read_bytes(), _IMMUTABLE)
                 sent = size
             else:
-                sent = self._send_parts(source, path, size)
+                sent = self._multipart.send(source, path, size, whole=lambda: self.size(path) == size)
         found = hashlib.sha256()
         self._stream(path, found.update)
         if found.hexdigest() != digest:
@@ -144,7 +133,7 @@ class S3Store:
         """See Store. Raises StoreError where the service does not keep its word that only one of several succeeds."""
         with self._explained(checked(path)):
             self._need_conditions()
-            for attempt in range(_TRIES):
+            for attempt in range(TRIES):
                 outcome = self._put_new(path, data)
                 if outcome in _TAKEN or (outcome in _AT_ONCE and self.size(path) is not None):
                     raise Taken(f"{path} is in {self.url} already")
@@ -163,7 +152,7 @@ class S3Store:
         """See Store."""
         oldest, swept = time.time() - days * 86400, []
         with self._explained(INCOMING):
-            for left in self._uploads(self._prefix):
+            for left in self._multipart.uploads(self._prefix):
                 if left["Initiated"].timestamp() <= oldest:
                     at = {"Bucket": self._bucket, "Key": left["Key"]}
                     self._client.abort_multipart_upload(**at, UploadId=left["UploadId"])
@@ -183,83 +172,11 @@ class S3Store:
             if client:
                 client.close()
 
-    # uploads
-
-    def _send_parts(self, source: Path, path: str, size: int) -> int:
-        """Upload in parts, without those that an unfinished upload has already; returns the bytes sent.
-
-        Several who bring the same file go on with the same upload: it ends for all when one completes it.
-        """
-        sent = tries = 0
-        while True:
-            try:
-                for count in self._parts_sent(source, path, size):
-                    sent += count
-                return sent
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "NoSuchUpload":
-                    raise
-                # It is complete (or the answer to a first try was lost), or somebody has found it damaged.
-                if self.size(path) == size:
-                    return sent
-                tries += 1
-                if tries == _TRIES:
-                    raise
-
-    def _parts_sent(self, source: Path, path: str, size: int) -> Iterator[int]:
-        """Send what an upload lacks and complete it; gives the bytes of each part that was sent."""
-        length = part_length(size, self._options.part_size)
-        upload, have = self._unfinished(source, path, length)
-        wanted: dict[int, str] = {}
-        with source.open("rb") as stream:
-            for number, data in enumerate(iter(lambda: stream.read(length), b""), 1):
-                if number in have:
-                    wanted[number] = have[number]
-                else:
-                    wanted[number] = self._send_part(path, upload, number, data)
-                    yield len(data)
-        listed = self._parts(path, upload)
-        if any(listed.get(number) != tag for number, tag in wanted.items()):
-            raise CorruptArtifact(
-                f"{source.name}: {self.url} lists other parts than it was sent",
-                hint="run it again: it sends them anew",
-            )
-        done = [{"PartNumber": number, "ETag": f'"{tag}"'} for number, tag in wanted.items()]
-        self._client.complete_multipart_upload(**self._at(path), UploadId=upload, MultipartUpload={"Parts": done})
-
-    def _unfinished(self, source: Path, path: str, length: int) -> tuple[str, dict[int, str]]:
-        """An upload to go on with, a new one where there is none, and the parts that it has."""
-        at = self._at(path)
-        old = [u for u in self._uploads(at["Key"]) if u["Key"] == at["Key"]]
-        for upload in sorted(old, key=lambda u: u["Initiated"], reverse=True):
-            have = self._parts(path, upload["UploadId"])
-            if _are_of(source, length, have):
-                return upload["UploadId"], have
-            # Damaged, or of another file. Not every service lists a part that was sent twice as it is now.
-            self._client.abort_multipart_upload(**at, UploadId=upload["UploadId"])
-        made = self._client.create_multipart_upload(**at, CacheControl=_IMMUTABLE, ContentType=content_type(path))
-        return made["UploadId"], {}
-
-    def _uploads(self, prefix: str) -> list[dict[str, Any]]:
-        listing = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
-        return [entry for page in listing for entry in page.get("Uploads", ())]
-
-    def _parts(self, path: str, upload: str) -> dict[int, str]:
-        """The ETags of an upload's parts: their MD5, which the server has computed, unless it encrypts by a KMS."""
-        listing = self._client.get_paginator("list_parts").paginate(**self._at(path), UploadId=upload)
-        return {p["PartNumber"]: p["ETag"].strip('"') for page in listing for p in page.get("Parts", ())}
-
-    def _send_part(self, path: str, upload: str, number: int, data: bytes) -> str:
-        answer = self._client.upload_part(
-            **self._at(path), UploadId=upload, PartNumber=number, Body=data, ContentMD5=_md5(data)
-        )
-        return str(answer["ETag"]).strip('"')
-
     def _put(self, client: Any, path: str, data: bytes, cached: str, **conditions: str) -> None:
         client.put_object(
             **self._at(path),
             Body=data,
-            ContentMD5=_md5(data),
+            ContentMD5=md5(data),
             ContentType=content_type(path),
             CacheControl=cached,
             **conditions,
@@ -280,12 +197,12 @@ class S3Store:
 
     def _need_conditions(self) -> None:
         """Try whether the service honours If-None-Match, also of those who write at the same moment."""
-        for attempt in range(0 if self._creates else _TRIES):
+        for attempt in range(0 if self._creates else TRIES):
             try:
                 won, last = self._race()
             except ClientError as error:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                if status >= 500 and status != 501 and attempt + 1 < _TRIES:
+                if status >= 500 and status != 501 and attempt + 1 < TRIES:
                     continue
                 # RFC 9110: what a server answers that does not know, or take, such a request.
                 if status not in (400, 405, 501):
@@ -294,7 +211,7 @@ class S3Store:
             if won != 1 or last not in _TAKEN:
                 raise StoreError(
                     f"{self.url}: this service does not honour If-None-Match",
-                    details=f"of {_TRIES} who made one object at once {won} were told that they did; "
+                    details=f"of {TRIES} who made one object at once {won} were told that they did; "
                     f"one after them was told {last or 'so, too'}",
                     hint="two who publish at once could undo each other's work; docs/stores.md names fit services",
                 )
@@ -304,15 +221,15 @@ class S3Store:
     def _race(self) -> tuple[int, str]:
         """How many of several who make one object at once are told that they did, and what one after them is told."""
         path = f"{INCOMING}/probe-{secrets.token_hex(8)}"
-        together = threading.Barrier(_TRIES)
+        together = threading.Barrier(TRIES)
 
         def run(data: bytes) -> str:
             together.wait(self._options.timeout)
             return self._put_new(path, data)
 
         try:
-            with ThreadPoolExecutor(_TRIES) as pool:
-                won = list(pool.map(run, (bytes([n]) for n in range(_TRIES)))).count("")
+            with ThreadPoolExecutor(TRIES) as pool:
+                won = list(pool.map(run, (bytes([n]) for n in range(TRIES)))).count("")
             if not won:
                 won += self._put_new(path, b"later") == ""
             return won, self._put_new(path, b"last")
@@ -321,9 +238,14 @@ class S3Store:
 
     # how it speaks with the service
 
+    @property
+    def _multipart(self) -> Multipart:
+        headers = {"CacheControl": _IMMUTABLE}
+        return Multipart(self._client, self.url, self._bucket, self._at, self._options.part_size, headers)
+
     @cached_property
     def _client(self) -> Any:
-        return self._connected(_TRIES)
+        return self._connected(TRIES)
 
     @cached_property
     def _hasty(self) -> Any:
@@ -356,7 +278,7 @@ class S3Store:
         """Give an object's bytes to write, going on where a connection broke, up to limit."""
         offset, part = 0, dict[str, str]()
         with self._explained(path):
-            for attempt in range(_TRIES):
+            for attempt in range(TRIES):
                 try:
                     answer = self._client.get_object(**self._at(path), **part)
                     for chunk in answer["Body"].iter_chunks(_CHUNK):
@@ -368,7 +290,7 @@ class S3Store:
                         part = {"Range": f"bytes={offset}-", "IfMatch": answer["ETag"]}
                     return
                 except (HTTPClientError, IncompleteReadError):
-                    if attempt + 1 == _TRIES or not offset:
+                    if attempt + 1 == TRIES or not offset:
                         raise
 
     @contextmanager
@@ -398,29 +320,3 @@ class S3Store:
                 details=str(error),
                 hint="is the service up, and reachable from here? What was sent is kept: run it again",
             ) from error
-
-
-def part_length(size: int, least: int) -> int:
-    """The length of the parts of a file, the same at every try: least, or more where those would be too many."""
-    mebibytes = -(-size // _MOST_PARTS) + (1 << 20) - 1 >> 20
-    return max(least, mebibytes << 20)
-
-
-def _are_of(source: Path, length: int, parts: dict[int, str]) -> bool:
-    """Whether parts, numbers to MD5, are those of a file in parts of this length."""
-    with source.open("rb") as stream:
-        for number, tag in parts.items():
-            stream.seek((number - 1) * length)
-            if hashlib.md5(stream.read(length), usedforsecurity=False).hexdigest() != tag:
-                return False
-    return True
-
-
-def content_type(path: str) -> str:
-    """What a web browser shall take a file for."""
-    return _TYPES.get(Path(path).suffix, "application/octet-stream")
-
-
-def _md5(data: bytes) -> str:
-    """As RFC 1864 has it: what the server refuses the data by if it arrives otherwise."""
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode("ascii")

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundry.errors import ConfigError, CorruptArtifact
-from foundry.publish.s3 import S3Store, content_type, part_length
+from foundry.publish.s3 import S3Store
+from foundry.publish.s3_parts import content_type, part_length
 from foundry.publish.stores import Options, StoreError, Taken
 
 MIB = 1 << 20

@@ -18,6 +18,7 @@ from foundry.workspace import Workspace
 from tests.unit.publish import small_image
 from tests.unit.publish.gpg_home import Home, Short
 from tests.unit.publish.publishing import Project
+from tests.unit.publish.replacing import Store
 
 USER = "Somebody"
 Keys = Mapping[str, gpg.Key]
@@ -98,6 +99,25 @@ def two_published(kept_keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> 
         flow.promote(found.settings, found.workspace, "1", channel="stable", to=None)
         found.key()
     return found
+
+
+@pytest.fixture(scope="session")
+def made_store(kept_keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """To be copied, not changed. Without what apt and others read."""
+    folder, home = tmp_path_factory.mktemp("replaced"), Home(tmp_path_factory.mktemp("k") / "h")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNUPGHOME", str(home.folder))
+        lighten(patch, kept_keys, folder / "made")
+        without_views(patch)
+        found = Store.made(home, folder)
+    home.end()
+    return found
+
+
+@pytest.fixture
+def store(made_store: Store, home: Home, tmp_path: Path) -> Store:
+    """A store whose key can be replaced, at a publisher of this test's own."""
+    return made_store.copy(home, tmp_path)
 
 
 @pytest.fixture

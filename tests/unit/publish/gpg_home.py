@@ -74,9 +74,12 @@ class Home:
     def twin(self, folder: Path) -> Home:
         """A copy of it as it is now, with an agent of its own."""
         found = Home(folder)
+        self.copy_to(folder)
+        return found
+
+    def copy_to(self, folder: Path) -> None:
         for path in self.folder.iterdir():
             if path.is_dir():
-                shutil.copytree(path, folder / path.name)
+                shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
             elif path.is_file():
                 shutil.copyfile(path, folder / path.name)
-        return found

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from foundry import files
-from foundry.publish import flow, ledger, replacement
+from foundry.publish import flow, ledger, replacement, session
 from tests.unit.publish.changed_stores import head
 from tests.unit.publish.gpg_home import Home
 from tests.unit.publish.key_readers import Reader
@@ -25,12 +25,22 @@ OLD, NEW, THIRD, THIEF = (f"{name} <{name}@example.org>" for name in ("old", "ne
 class Store:
     """A publisher with keys OLD, NEW and THIEF in one gpg, that has published version 1 by OLD."""
 
-    def __init__(self, home: Home, folder: Path) -> None:
-        self.home, self.folder = home, folder
-        self.old, self.new, self.thief = (home.key(user) for user in (OLD, NEW, THIEF))
-        self.by_old = Project.at(folder / "publisher", key=self.old)
+    def __init__(self, home: Home, folder: Path, by_old: Project) -> None:
+        self.home, self.folder, self.by_old = home, folder, by_old
+        self.old, self.new, self.thief = (home.fingerprints(user)[0] for user in (OLD, NEW, THIEF))
         self.by_new = self.signing(self.new)
-        self.by_old.publish("1")
+
+    @classmethod
+    def made(cls, home: Home, folder: Path) -> Store:
+        keys = [home.key(user) for user in (OLD, NEW, THIEF)]
+        found = cls(home, folder, Project.at(folder / "publisher", key=keys[0]))
+        found.by_old.publish("1")
+        return found
+
+    def copy(self, home: Home, folder: Path) -> Store:
+        """The same elsewhere. home: empty, for a copy of its gpg."""
+        self.home.copy_to(home.folder)
+        return Store(home, folder, self.by_old.copy(folder / "publisher"))
 
     def signing(self, key: str) -> Project:
         """The same project, whose foundry.yml names another key."""
@@ -54,7 +64,7 @@ class Store:
         number = len(self.log) + 1
         entry = {
             "sequence": number, "previous": head(self.by_old), "action": "renew", "image": "", "version": "",
-            "who": "x", "when": datetime.now(UTC).isoformat(), **facts,
+            "who": "x", "when": session.datetime.now(UTC).isoformat(), **facts,
         }  # fmt: skip
         self.home.clearsign(files.canonical(entry), self.by_old.store / ledger.path_of(number), by)
 
@@ -70,7 +80,7 @@ class Store:
             text = path.read_text(encoding="utf-8").split("\n\n", 1)[1].split("\n-----BEGIN")[0]
             entry = ledger.Entry(**json.loads(text))
             state = state.after(entry, hashlib.sha256(path.read_bytes()).hexdigest())
-        now = datetime.now(UTC)
+        now = session.datetime.now(UTC)
         dates = (moment.isoformat(timespec="seconds") for moment in (now, now + timedelta(days=30)))
         (self.by_old.store / ledger.INDEX).unlink()
         self.home.clearsign(ledger.index_text(state, *dates), self.by_old.store / ledger.INDEX, by)

@@ -12,7 +12,6 @@ from foundry import files, gpg
 from foundry.gpg import BadSignature
 from foundry.publish import aptrepo, consumer
 from tests.unit.publish.changed_stores import renew
-from tests.unit.publish.gpg_home import Home
 from tests.unit.publish.key_readers import Reader
 from tests.unit.publish.publishing import NAME
 from tests.unit.publish.replacing import Store, later
@@ -23,9 +22,10 @@ SUITE = f"{NAME}-candidate"
 SIGNED = f"apt      {SUITE} is signed, and has the packages of this version by name and sha256"
 
 
-@pytest.fixture
-def store(home: Home, tmp_path: Path) -> Store:
-    return Store(home, tmp_path)
+@pytest.fixture(autouse=True)
+def views(store: Store) -> None:
+    """What they read, as it was before the key was replaced."""
+    renew(store.by_old)
 
 
 def path(store: Store, name: str) -> Path:

@@ -6,7 +6,6 @@ What the publisher does for that is in test_replacing.py, and what a thief can d
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -16,18 +15,12 @@ from foundry.publish import releases
 from foundry.publish.ledger import Broken
 from foundry.publish.memory import Fork, Stale
 from tests.unit.publish.changed_stores import away, head, put, renew
-from tests.unit.publish.gpg_home import Home
 from tests.unit.publish.publishing import NAME, Project
 from tests.unit.publish.replacing import THIRD, Store, later, replace
 
 pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
 
 ONE, TWO = f"version  {NAME} 1, ", f"version  {NAME} 2, "
-
-
-@pytest.fixture
-def store(home: Home, tmp_path: Path) -> Store:
-    return Store(home, tmp_path)
 
 
 def replaced(said: list[str]) -> int:
@@ -299,6 +292,7 @@ def test_a_log_does_not_begin_with_a_replacement(store: Store) -> None:
     for name in store.log:
         (store.by_old.store / "log" / name).unlink()
     (store.by_old.store / "index.asc").unlink()
+    store.by_old.workspace.seen.unlink()
     entry = {"sequence": 1, "previous": "", "action": "replace-key", "image": "", "version": "", "who": "x",
              "when": "2026-11-24T00:00:00+00:00", "key": store.thief, "key_days": 90}  # fmt: skip
     store.home.clearsign(files.canonical(entry), store.by_old.store / "log" / "00000001.json.asc", store.old)

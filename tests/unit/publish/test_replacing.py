@@ -24,11 +24,6 @@ from tests.unit.publish.replacing import THIRD, Store, later, promote, replace
 pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
 
 
-@pytest.fixture
-def store(home: Home, tmp_path: Path) -> Store:
-    return Store(home, tmp_path)
-
-
 def test_what_is_told_and_what_the_store_has(store: Store) -> None:
     lines = store.replace(days=10)
     assert lines[0] == f"key      {store.old} -> {store.new}"

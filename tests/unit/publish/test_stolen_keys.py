@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from foundry.errors import FoundryError
 from foundry.gpg import BadSignature
 from foundry.publish.memory import Fork
 from tests.unit.publish.changed_stores import away, head, put, renew
-from tests.unit.publish.gpg_home import Home
 from tests.unit.publish.publishing import Project
 from tests.unit.publish.replacing import Store, later
 
 pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
-
-
-@pytest.fixture
-def store(home: Home, tmp_path: Path) -> Store:
-    return Store(home, tmp_path)
 
 
 def test_a_thief_after_the_while(store: Store) -> None:
@@ -100,10 +92,9 @@ def test_a_thief_of_a_key_that_was_revoked_names_his_own(store: Store) -> None:
         store.reader("r", store.old).check()
 
 
-def test_a_subkey_cannot_replace_the_primary_key(home: Home, tmp_path: Path) -> None:
+def test_a_subkey_cannot_replace_the_primary_key(store: Store) -> None:
     """It is used every day, often where nobody looks."""
-    store = Store(home, tmp_path)
-    subkey = home.subkey(store.old)
+    subkey = store.home.subkey(store.old)
     renew(store.by_old)
     store.name_key(f"{subkey}!", store.thief)
     store.add(store.thief)

@@ -82,7 +82,7 @@ class Entry:
 
     def __str__(self) -> str:
         target = f" to {self.channel}" if self.channel else ""
-        what = f"{self.image} {self.version}{target}" if self.image else f"by {self.key}" if self.key else "the store"
+        what = f"{self.image} {self.version}{target}" if self.image else f"with {self.key}" if self.key else "the store"
         return f"{self.action} {what} by {self.who} at {self.when}"
 
 

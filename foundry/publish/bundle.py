@@ -23,10 +23,13 @@ class Bundle:
     sums: str
 
     def uploads(self) -> Sequence[tuple[Path, str, str]]:
-        """Each file with its path in a store and its sha256; the signature that makes it whole comes last."""
+        """Each file with its path in a store and its sha256.
+
+        The checksums come first, by which publishers tell who brings a version; the signature that makes it whole last.
+        """
         listed = [(self.folder / f.name, f.name, f.sha256) for f in self.version.files]
-        last = [(self.folder / name, name, files.sha256(self.folder / name)) for name in (SUMS, SIGNATURE)]
-        return [(path, f"{self.version.folder}/{name}", digest) for path, name, digest in [*listed, *last]]
+        first, last = ((self.folder / name, name, files.sha256(self.folder / name)) for name in (SUMS, SIGNATURE))
+        return [(path, f"{self.version.folder}/{name}", digest) for path, name, digest in [first, *listed, last]]
 
 
 Part = Callable[[image.Release, Path], object]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from foundry.publish import aptrepo, bundle, formats, gate, retention
 from foundry.publish.bundle import Bundle
 from foundry.publish.documents import Documents
 from foundry.publish.formats import Formats, Repository
-from foundry.publish.ledger import State
+from foundry.publish.ledger import Conflict, State
 from foundry.publish.session import Session, session
 from foundry.publish.shelf import everything
-from foundry.publish.stores import Missing, Store
+from foundry.publish.stores import Missing
 from foundry.publish.version import Version
 from foundry.settings import CHANNEL
 from foundry.workspace import Workspace
@@ -50,11 +50,16 @@ def publish(
         before, sent = open_.state.current(title, channel), 0
         if known is None:
             with _bundled(open_, release, channel) as (made, packages):
-                uploads = [*packages.uploads(), *made.uploads()]
-                sent = _upload(open_, uploads)
+                claim, *others = made.uploads()
+                uploads = [claim, *packages.uploads(), *others]
+                told = {f"{aptrepo.FOLDER}/{e.path}" for t, v in everything(open_.state) for e in _entries(open_, t, v)}
+                sent = _upload(open_, uploads, told, claim)
+                _refuse_another(open_, claim)
                 open_.append("publish", title, version, channel=channel, before=before, sums=made.sums)
-                # Another publisher may have taken packages out before it could know that they are needed.
-                sent += _upload(open_, [u for u in uploads if open_.store.size(u[1]) is None])
+                # Another publisher may have taken packages out before it could know that they are needed, or have begun
+                # to bring this very version, made elsewhere: it is this one's now.
+                lacking = [u for u in uploads if open_.store.size(u[1]) is None]
+                sent += _upload(open_, lacking if _same(open_, claim) else uploads, told)
         elif before != version:
             open_.append("publish", title, version, channel=channel, before=before, sums=known)
         open_.show()
@@ -85,18 +90,21 @@ def _bundled(open_: Session, release: image.Release, channel: str) -> Iterator[t
             shutil.rmtree(made.folder)
 
 
-def _upload(open_: Session, uploads: Iterable[Upload]) -> int:
-    """Bring files to a store, as they are here, where they may not be named yet; returns the bytes sent."""
+def _upload(open_: Session, uploads: Iterable[Upload], told: Collection[str], claim: Upload | None = None) -> int:
+    """Bring files to a store, as they are here, where they may not be named yet; returns the bytes sent.
+
+    told: paths of what was published already, which is the same. claim: the first of the files; no other that is there
+    is replaced where that is not this one any more. Raises Conflict.
+    """
     store, sent = open_.store, 0
-    told = {f"{aptrepo.FOLDER}/{e.path}" for t, v in everything(open_.state) for e in _entries(open_, t, v)}
     for source, path, digest in uploads:
         log.activity(f"publish: {path}")
-        count = store.upload(source, path, digest)
-        if not count and path not in told and not _same(store, path, digest, open_.scratch):
-            # Of the same size, from a run that was killed: what it had is not what was signed now.
+        if path not in told and store.size(path) is not None and not _same(open_, (source, path, digest)):
+            # From a run that was killed: what it had is not what was signed now. Or somebody is bringing it.
+            if claim and path != claim[1]:
+                _refuse_another(open_, claim)
             store.remove(path)
-            count = store.upload(source, path, digest)
-        sent += count
+        sent += store.upload(source, path, digest)
         if store.size(path) != source.stat().st_size:
             raise CorruptArtifact(f"{path} in {store.url} is not what was uploaded", hint="run it again")
     return sent
@@ -106,10 +114,21 @@ def _entries(open_: Session, title: str, version: str) -> list[aptrepo.Entry]:
     return aptrepo.entries(open_.shelf.read(open_.state, title, version, formats.INDEX))
 
 
-def _same(store: Store, path: str, digest: str, scratch: Path) -> bool:
-    target = scratch / "same"
+def _refuse_another(open_: Session, claim: Upload) -> None:
+    """Raise Conflict where somebody else has begun to bring the same version since, made elsewhere."""
+    if not _same(open_, claim):
+        raise Conflict(
+            f"somebody else is bringing the same version to {open_.store.url}",
+            details=f"{claim[1]} is not what it was when this began",
+            hint="wait for that one, then look at `./inv releases`; or run it again",
+        )
+
+
+def _same(open_: Session, upload: Upload) -> bool:
+    _, path, digest = upload
+    target = open_.scratch / "same"
     try:
-        store.download(path, target)
+        open_.store.download(path, target)
     except Missing:
         # Another publisher has taken it out since.
         return False

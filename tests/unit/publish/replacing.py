@@ -85,6 +85,11 @@ class Store:
         (self.by_old.store / ledger.INDEX).unlink()
         self.home.clearsign(ledger.index_text(state, *dates), self.by_old.store / ledger.INDEX, by)
 
+    def bring_key(self, key: str) -> None:
+        """Put a key beside the others into the store."""
+        path = self.by_old.store / "key.asc"
+        path.write_text(path.read_text(encoding="utf-8") + self.home.gpg("--armor", "--export", key), encoding="utf-8")
+
     def everything(self) -> dict[Path, bytes]:
         """All files of the store."""
         return {p: p.read_bytes() for p in self.by_old.store.rglob("*") if p.is_file()}

@@ -195,6 +195,17 @@ def test_what_was_seen_is_not_forgotten_with_the_old_key(store: Store) -> None:
         not_yet.check()
 
 
+def test_what_was_seen_with_the_new_key_is_known_of_the_old_one(store: Store) -> None:
+    before = away(store.by_old, store.folder / "before")
+    reader = store.reader("r", store.new)
+    store.replace()
+    reader.check()
+    put(before, store.by_old)
+    reader.pin(store.home, store.old)
+    with pytest.raises(Stale, match="has served 3 entries before, and serves 1 now"):
+        reader.check()
+
+
 def test_another_store_of_the_old_key(store: Store) -> None:
     """One where the key was not replaced, and one where it was: what one says of a key is nothing to the other."""
     reader = store.reader("r", store.old)
@@ -226,6 +237,7 @@ def test_a_store_that_names_a_key_is_not_remembered_as_one_of_that_key(store: St
     theirs.publish("1")
     real = away(store.by_old, store.folder / "real")
     put(theirs.store, store.by_old)
+    store.bring_key(store.old)
     store.name_key(store.thief, store.old)
     for _ in range(5):
         store.add(store.thief)

@@ -45,23 +45,17 @@ def test_a_thief_during_the_while_cannot_replace_the_new_key(store: Store) -> No
     store.name_key(store.old, store.thief)
     store.add(store.thief)
     store.show(store.thief)
-    with_thief(store)
+    store.bring_key(store.thief)
     for key in (store.old, store.new):
         with pytest.raises(BadSignature, match=f"only the store's present primary key itself, {store.new}, can name"):
             store.reader(key, key).check()
-
-
-def with_thief(store: Store) -> None:
-    """Put the thief's key beside the others into the store."""
-    path = store.by_old.store / "key.asc"
-    path.write_text(path.read_text() + store.home.gpg("--armor", "--export", store.thief))
 
 
 def test_an_entry_of_replacement_by_nobodys_key(store: Store) -> None:
     reader = store.reader("r", store.old)
     store.name_key(store.thief, store.thief)
     store.add(store.thief)
-    with_thief(store)
+    store.bring_key(store.thief)
     for index in (store.old, store.thief):
         store.show(index, back=2 if index == store.old else 0)
         with pytest.raises(BadSignature, match=f"the log has not named {store.thief}"):
@@ -86,7 +80,7 @@ def test_a_thief_of_a_key_that_was_revoked_names_his_own(store: Store) -> None:
     store.name_key(store.old, store.thief)
     store.add(store.thief)
     store.show(store.thief)
-    with_thief(store)
+    store.bring_key(store.thief)
     store.home.revoke(store.old)
     with pytest.raises(BadSignature, match=f"it is by {store.thief}, for which no key vouches"):
         store.reader("r", store.old).check()
@@ -99,7 +93,7 @@ def test_a_subkey_cannot_replace_the_primary_key(store: Store) -> None:
     store.name_key(f"{subkey}!", store.thief)
     store.add(store.thief)
     store.show(store.thief)
-    with_thief(store)
+    store.bring_key(store.thief)
     with pytest.raises(BadSignature, match=f"only the store's present primary key itself, {store.old}, can name"):
         store.reader("r", store.old).check()
 
@@ -114,7 +108,7 @@ def test_a_fork_in_which_the_thief_names_his_own_key(store: Store) -> None:
     store.name_key(store.old, store.thief)
     store.add(store.thief)
     store.show(store.thief)
-    with_thief(store)
+    store.bring_key(store.thief)
     with pytest.raises(Fork, match="entry 3 of its log is another one than it was before"):
         reader.check()
     with pytest.raises(BadSignature, match=f"nothing that {store.new} has signed names that key"):

@@ -99,13 +99,14 @@ def _upload(open_: Session, uploads: Iterable[Upload], told: Collection[str], cl
     store, sent = open_.store, 0
     for source, path, digest in uploads:
         log.activity(f"publish: {path}")
-        if path not in told and store.size(path) is not None and not _same(open_, (source, path, digest)):
+        there, size = store.size(path), source.stat().st_size
+        if path not in told and there is not None and (there != size or not _same(open_, (source, path, digest))):
             # From a run that was killed: what it had is not what was signed now. Or somebody is bringing it.
             if claim and path != claim[1]:
                 _refuse_another(open_, claim)
             store.remove(path)
         sent += store.upload(source, path, digest)
-        if store.size(path) != source.stat().st_size:
+        if store.size(path) != size:
             raise CorruptArtifact(f"{path} in {store.url} is not what was uploaded", hint="run it again")
     return sent
 

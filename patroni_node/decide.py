@@ -185,16 +185,25 @@ def _filter_targets(paths: Paths, node: Node, files: render.Rendered, accounts: 
     script: str | None = None
     drop_in: str | None = None
     if node.version > 1:
-        agent = accounts.ids("consul", "consul") if files.consul_json is not None else None
         script, drop_in = packet_filter.for_node(
             node.settings,
             render.permitted(node.settings, node.address),
             node.address,
             yaml.safe_load(files.patroni_yml),
             gossip_key=node.secrets.gossip is not None,
-            agent=agent[0] if agent else None,
+            agent=_number(accounts, "consul") if files.consul_json is not None else None,
+            database=_number(accounts, "postgres"),
         )
     return [_text(paths.packet_filter, script, 0o644), _text(paths.consul_drop_in, drop_in, 0o644)]
+
+
+def _number(accounts: Accounts, name: str) -> int | None:
+    """The number of an account; one that is missing is said where a file is to be given to it."""
+    try:
+        found = accounts.ids(name, name)
+    except KeyError:
+        return None
+    return found[0] if found else None
 
 
 def _tls_targets(paths: Paths, wanted: Settings, pems: Pems) -> list[Target]:

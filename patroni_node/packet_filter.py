@@ -47,6 +47,7 @@ def for_node(
     *,
     gossip_key: bool,
     agent: int | None = None,
+    database: int | None = None,
 ) -> tuple[str, str | None]:
     """Return the script for nft and the drop-in for consul.service; None where the agent's peers cannot be told.
 
@@ -56,7 +57,7 @@ def for_node(
         own: this node's address.
         patroni: the whole of patroni.yml.
         gossip_key: whether gossip is encrypted.
-        agent: as of ruleset.
+        agent, database: as of ruleset.
 
     Raises:
         NodeError: when a port cannot be told.
@@ -64,11 +65,13 @@ def for_node(
     ports = listening(patroni, settings.document.problem)
     dcs = settings.dcs
     if not (isinstance(dcs, Consul) and dcs.local):
-        return ruleset(networks, (), own, consul=False, ports=ports), None
+        return ruleset(networks, (), own, consul=False, ports=ports, database=database), None
     peers = dcs.peers(own)
     others = dcs.mode == "client"
     anywhere = others and gossip_key
-    script = ruleset(networks, peers, own, consul=True, ports=ports, gossip_from_anywhere=anywhere, agent=agent)
+    script = ruleset(
+        networks, peers, own, consul=True, ports=ports, gossip_from_anywhere=anywhere, agent=agent, database=database
+    )
     return script, None if others else consul_addresses(networks, peers, own)
 
 
@@ -119,6 +122,7 @@ def ruleset(
     ports: Ports = Ports(),
     gossip_from_anywhere: bool = False,
     agent: int | None = None,
+    database: int | None = None,
 ) -> str:
     """Return the script for `nft -f` that replaces our table, and touches no other, in one transaction.
 
@@ -131,10 +135,11 @@ def ruleset(
         gossip_from_anywhere: leave 8301 to the gossip key: for an agent (mode client) in a datacenter with others,
             which all ask each other whether they live.
         agent: the number of Consul's account, where it is known: nobody else answers at the agent's ports then.
+        database: the number of PostgreSQL's account, likewise: nobody else answers at ports.
     """
     permitted = [*networks, *map(own_network, peers)]
     asked: list[int | str] = [ports.postgresql, ports.restapi]
-    rules = ['iifname "lo" accept', "tcp flags & (ack | rst) != 0 accept"]
+    rules = ['iifname "lo" accept', "exthdr frag exists jump first", "tcp flags & (ack | rst) != 0 accept"]
     if consul:
         asked += [CONSUL_RPC] if gossip_from_anywhere else [CONSUL_RPC, CONSUL_GOSSIP]
     rules.append(f"tcp dport {_set(asked)} goto ask")
@@ -145,26 +150,37 @@ def ruleset(
     lies = [ipaddress.ip_network(text) for text in _NOT_FROM_OUTSIDE] + [own_network(own)]
     ask = [f"{_family(version)} saddr {_set(_of(lies, version))} goto refuse" for version in (4, 6)]
     ask += [f"{_family(v)} saddr {_set(found)} accept" for v in (4, 6) if (found := _of(permitted, v))]
-    output = "" if agent is None or not consul else _answers(agent)
-    return _SCRIPT.format(table=TABLE, rules=_lines(rules), ask=_lines([*ask, "goto refuse"]), output=output)
+    answers = _answers(agent if consul else None, database, ports)
+    return _SCRIPT.format(table=TABLE, rules=_lines(rules), ask=_lines([*ask, "goto refuse"]), output=answers)
 
 
-def _answers(agent: int) -> str:
-    """Keep other accounts of this node from being taken for its agent, and told tokens, while that one is down.
+def _answers(agent: int | None, database: int | None, ports: Ports) -> str:
+    """Keep other accounts of this node from being taken for one that is down, and told tokens and passwords.
 
-    Who is answered has connected, so the answer to the first packet is what is looked at. One of which the kernel
-    cannot tell whose it is goes nowhere: it sends such (SYN cookies) for a listener that is made to overflow.
+    A connection takes a SYN of each side, so those are what is looked at: with an ACK of who listens, and without one
+    of who connects to a client that is about to connect to him (RFC 9293, section 3.5, figure 7). One of which the
+    kernel cannot tell whose it is goes nowhere: it sends such (SYN cookies) for a listener that is made to overflow.
     """
-    rules = [
-        'oifname != "lo" accept',
-        f"tcp sport {_set(CONSUL_REQUESTS)} tcp flags & (syn | ack) == (syn | ack) goto answer",
-        f"udp sport {_set(CONSUL_REQUESTS_UDP)} goto answer",
-    ]
-    return _OUTPUT.format(agent=agent, rules=_lines(rules))
+    chains, rules = "", []
+    if database is not None:
+        chains += _ANSWER.format(name="answer_database", account=database)
+        rules.append(f"tcp sport {_set((ports.postgresql, ports.restapi))} {_SYN} goto answer_database")
+    if agent is not None:
+        chains += _ANSWER.format(name="answer_agent", account=agent)
+        rules += [
+            'oifname != "lo" accept',
+            f"tcp sport {_set(CONSUL_REQUESTS)} {_SYN} goto answer_agent",
+            f"udp sport {_set(CONSUL_REQUESTS_UDP)} goto answer_agent",
+        ]
+    return f"{chains}{_OUTPUT.format(rules=_lines(rules))}" if rules else ""
+
+
+_SYN = "tcp flags & syn == syn"
 
 
 # The rule about flags comes first, since nearly all packets end there. It lets through, instead of picking out what
-# opens a connection, so that a fragment whose flags are in the next one is asked about, too.
+# opens a connection, so that a fragment whose flags are in the next one is asked about, too. A first fragment without
+# a port is dropped: IPv6 lets headers without number stand before it, and this hook sees fragments of IPv6 one by one.
 # A reset, so that a client with several hosts goes on to the next at once. ICMP would say more ("prohibited"), where
 # clouds and clients do not drop it; the counter and the log line of the node say it.
 _SCRIPT = """\
@@ -182,18 +198,27 @@ table {table} {{
     chain ask {{
 {ask}
     }}
+    chain first {{
+        frag frag-off != 0 return
+        meta l4proto {{ tcp, udp }} th dport != 0 return
+        meta l4proto != {{ tcp, udp, 255 }} return
+        counter name refused
+        drop
+    }}
     chain input {{
         type filter hook input priority filter; policy accept;
 {rules}
     }}
 {output}}}
 """
-_OUTPUT = """\
-    chain answer {{
-        meta skuid {agent} accept
+_ANSWER = """\
+    chain {name} {{
+        meta skuid {account} accept
         counter name refused
         drop
     }}
+"""
+_OUTPUT = """\
     chain output {{
         type filter hook output priority filter; policy accept;
 {rules}

@@ -69,7 +69,7 @@ socket.socket(kind, socket.SOCK_DGRAM).sendto(text.encode(), (target, port))
 
 # A source of one's own choice, which raw sockets allow: IP_HDRINCL, and IPV6_HDRINCL (36).
 _FORGE = """
-import socket, struct, sys
+import os, socket, struct, sys
 source, target, port, text, proto = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].encode(), sys.argv[5]
 six = ":" in target
 kind = socket.AF_INET6 if six else socket.AF_INET
@@ -88,11 +88,16 @@ body = head[:at] + struct.pack("!H", check) + head[at + 2:] + text
 out = socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW)
 if six:
     out.setsockopt(socket.IPPROTO_IPV6, 36, 1)
-    if proto == "fragments":
-        parts = [struct.pack("!BBHI", 6, 0, 1, 7) + body[:8], struct.pack("!BBHI", 6, 0, 8, 7) + body[8:]]
-    else: parts = [body]
+    parts, first = [body], number
+    if proto == "headers":
+        # Options of nothing (PadN): a header that says that another one comes, which is in the second fragment.
+        parts, first = [struct.pack("!BBBBI", 60, 0, 1, 4, 0), struct.pack("!BBBBI", 6, 0, 1, 4, 0) + body], 60
+    elif proto == "fragments": parts = [body[:8], body[8:]]
+    if len(parts) > 1:
+        # The offset, in bytes, and whether more comes; a number of this packet's own.
+        parts = [struct.pack("!BBHI", first, 0, at, os.getpid()) + part for at, part in zip((1, 8), parts)]
     for part in parts:
-        header = struct.pack("!IHBB", 6 << 28, len(part), 44 if proto == "fragments" else number, 64)
+        header = struct.pack("!IHBB", 6 << 28, len(part), 44 if len(parts) > 1 else number, 64)
         out.sendto(header + src + dst + part, (target, 0))
 else:
     out.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
@@ -169,6 +174,11 @@ class Segment:
     def forge(self, source: str, target: str, port: int, text: str, proto: str = "udp") -> None:
         """Send a packet of the stranger's with a source that is not its own."""
         self.run("stranger", sys.executable, "-c", _FORGE, source, target, str(port), text, proto)
+
+    def segments(self) -> int:
+        """How many segments of TCP the node has taken."""
+        names, values = (row.split() for row in self.run("node", "grep", "^Tcp:", "/proc/net/snmp").splitlines())
+        return int(values[names.index("InSegs")])
 
     def heard(self, target: str) -> list[str]:
         """All datagrams since the last call, in their order; the last one sent is this call's own, to an open port."""

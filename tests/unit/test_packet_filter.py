@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,9 +42,16 @@ def segment(shared: Segment) -> Segment:
     return shared
 
 
-def script(family: int, networks: list[Network] = FRIENDS, *, gossip: bool = False, agent: int | None = None) -> str:
+def script(
+    family: int,
+    networks: list[Network] = FRIENDS,
+    *,
+    gossip: bool = False,
+    agent: int | None = None,
+    database: int | None = None,
+) -> str:
     own = ipaddress.ip_address(NODE[family])
-    return ruleset(networks, [], own, consul=True, gossip_from_anywhere=gossip, agent=agent)
+    return ruleset(networks, [], own, consul=True, gossip_from_anywhere=gossip, agent=agent, database=database)
 
 
 def outcome(*open_: tuple[int, ...]) -> dict[int, str]:
@@ -122,10 +130,90 @@ def test_no_other_account_answers_in_place_of_the_agent(segment: Segment, tmp_pa
         segment.run("node", "sysctl", "-qw", "net.ipv4.tcp_syncookies=1")
 
 
+@FAMILIES
+def test_no_other_account_answers_in_place_of_postgresql(segment: Segment, tmp_path: Path, family: int) -> None:
+    """Whoever took 5432 while PostgreSQL is down could ask its clients for their passwords, in plain text."""
+    ports, listens = (5432, 8008, 22), os.geteuid()
+    places = (("node", ("127.0.0.1", "::1")[family]), ("friend", NODE[family]))
+    for account, outcome_ in ((listens, "hello"), (listens + 1, "TimeoutError")):
+        segment.load(script(family, database=account), tmp_path / "filter")
+        for who, where in places:
+            assert segment.connect(who, where, ports) == {5432: outcome_, 8008: outcome_, 22: "hello"}
+
+
+# Takes a port that another account is to answer, lets nothing there be answered (by a filter of its own, as any account
+# may have one: BPF's "return 0"), and connects from it to a client that waits.
+_CROSS = """
+import ctypes, socket, struct, sys, threading
+host, port = sys.argv[1], int(sys.argv[2])
+kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+def taken():
+    s = socket.socket(kind)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    s.bind((host, port))
+    return s
+listener = taken()
+code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+listener.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HxxxxxxP", 1, ctypes.addressof(code)))
+listener.listen()
+told = []
+def client():
+    with socket.socket(kind) as s:
+        s.settimeout(3)
+        s.bind((host, 45678))
+        begun.set()
+        try:
+            s.connect((host, port))
+            s.sendall(b"a token")
+            told.append("told")
+        except OSError as error: told.append(type(error).__name__)
+begun = threading.Event()
+thread = threading.Thread(target=client)
+thread.start()
+begun.wait()
+while thread.is_alive():
+    with taken() as s:
+        s.settimeout(1)
+        try:
+            s.connect((host, 45678))
+            told.append(s.recv(100).decode())
+            break
+        except OSError: pass
+thread.join()
+print(*told)
+"""
+
+
+@FAMILIES
+def test_no_other_account_connects_to_those_who_wait_for_the_agent(
+    segment: Segment, tmp_path: Path, family: int
+) -> None:
+    """Two who connect to each other at once are connected (RFC 9293, figure 7), and neither has answered."""
+    loopback, listens = ("127.0.0.1", "::1")[family], os.geteuid()
+    port = 8501
+    segment.load(script(family, agent=listens + 1), tmp_path / "filter")
+    assert segment.run("node", sys.executable, "-c", _CROSS, loopback, str(port)) == "TimeoutError\n"
+
+
 def test_a_syn_whose_flags_are_in_the_second_fragment_is_refused(segment: Segment, tmp_path: Path) -> None:
     segment.load(script(1), tmp_path / "filter")
     segment.forge(STRANGER[1], NODE[1], 8300, "", "fragments")
     assert segment.heard(NODE[1]) == []
+    assert segment.refused() == 1
+
+
+def test_a_syn_whose_port_is_in_the_second_fragment_is_refused(segment: Segment, tmp_path: Path) -> None:
+    """No rule about ports is about either of them, and the kernel puts them together after the filter."""
+
+    def forged() -> int:
+        before = segment.segments()
+        segment.forge(STRANGER[1], NODE[1], 8300, "", "headers")
+        assert segment.heard(NODE[1]) == []
+        return segment.segments() - before
+
+    assert forged() > 0
+    segment.load(script(1), tmp_path / "filter")
+    assert forged() == 0
     assert segment.refused() == 1
 
 

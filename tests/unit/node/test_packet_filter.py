@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import MINIMAL, Node
+from conftest import MINIMAL, FakeAccounts, Node
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -189,3 +189,15 @@ def test_a_store_elsewhere_has_no_ports_here(node: Node, dcs: str) -> None:
     script, drop_in = whole(node, f"networks: [10.129.0.0/24]\ndcs: {{{dcs}}}\n")
     assert [rule for rule in rules(script, "input") if "dport" in rule] == ["tcp dport { 5432, 8008 } goto ask"]
     assert drop_in is None
+
+
+@pytest.mark.parametrize("dcs", ["", "dcs: {etcd3: {hosts: ['10.129.0.31:2379']}}\n"])
+def test_whose_the_ports_are_is_known_on_every_node(node: Node, dcs: str) -> None:
+    node.accounts = FakeAccounts()
+    node.write(MINIMAL + "networks: [10.129.0.0/24]\n" + dcs)
+    targets = {target.path: target.content for target in decide(node.paths, node.machine).targets}
+    script = (targets[node.paths.packet_filter] or b"").decode()
+    whose = {name: rules(script, name)[0] for name in ("answer_agent", "answer_database") if f"chain {name}" in script}
+    wanted = {"answer_database": "meta skuid 101 accept"}
+    assert whose == wanted if dcs else {**wanted, "answer_agent": "meta skuid 102 accept"}
+    assert rules(script, "output")[1] == "tcp sport { 5432, 8008 } tcp flags & syn == syn goto answer_database"

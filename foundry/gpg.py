@@ -36,6 +36,9 @@ _OLD_KINDS, _ENOUGH = {"1", "2", "3", "16", "17", "20"}, 2048
 # RFC 4880, section 9.4: SHA-256, SHA-384, SHA-512, SHA-224.
 _STRONG = {"8", "9", "10", "11"}
 
+# For what anybody may have written: a kilobyte can be gigabytes, compressed, such as a key with a million names.
+_MEMORY, _LARGEST, _SECONDS = 1 << 29, 1 << 28, 20
+
 
 # A ramfs is never swapped out, as a tmpfs may be. The agent's socket: see _apart().
 _HOLD = """
@@ -249,7 +252,7 @@ def merged(keys: Path, others: Iterable[bytes], scratch: Path, *, every: bool = 
             source = Path(folder) / str(number)
             source.write_bytes(data)
             options = ["--import-options", "import-minimal" if every else "merge-only,import-minimal"]
-            run.run([*words, *options, "--import", source], name="gpg-import", check=False)
+            run.run([*_bounded(), *words, *options, "--import", source], name="gpg-import", check=False)
         target = Path(folder).with_suffix(".gpg")
         run.run([*words, "--output", target, "--export"], name="gpg-export")
     return target
@@ -323,6 +326,10 @@ def _reading() -> Iterator[list[str]]:
         yield ["gpg", "--homedir", home, "--no-options", "--no-autostart", *_QUIET]
 
 
+def _bounded() -> list[str]:
+    return ["prlimit", f"--as={_MEMORY}", f"--fsize={_LARGEST}", f"--cpu={_SECONDS}", "--core=0", "--"]
+
+
 def _verify(name: str, words: Sequence[str], keys: Path, several: bool) -> tuple[Signature, ...]:
     """Raise BadSignature unless there is one signature, or several if they may be, and each is of one of the keys."""
     with _reading() as gpg, tempfile.NamedTemporaryFile(prefix=files.own_prefix()) as status:
@@ -330,7 +337,7 @@ def _verify(name: str, words: Sequence[str], keys: Path, several: bool) -> tuple
         # like a status among the rest of what it says. The path is absolute, since gpg looks for others in its home.
         ring = ["--no-default-keyring", "--keyring", str(keys.resolve()), "--trust-model", "always", "--lock-never"]
         options = [*ring, "--no-auto-check-trustdb", "--no-auto-key-retrieve", "--status-file", status.name]
-        answer = run.run([*gpg, *options, *words], name="gpg-verify", check=False)
+        answer = run.run([*_bounded(), *gpg, *options, *words], name="gpg-verify", check=False)
         said = [line.split()[1:] for line in Path(status.name).read_text("utf-8", "replace").splitlines()]
     names = [row[0] for row in said if row]
     valid = [row for row in said if row and row[0] == "VALIDSIG"]

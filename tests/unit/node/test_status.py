@@ -297,6 +297,17 @@ def test_a_paused_cluster_is_seen_without_patroni_and_postgresql_alone_too(live:
     assert live.ran == []
 
 
+@pytest.mark.parametrize("kind", ["FIFO", "zero", "folder"])
+def test_what_postgres_puts_in_place_of_its_number_holds_up_nobody(live: Live, kind: str) -> None:
+    """The data directory is not root's: a FIFO kept root waiting, and a link to /dev/zero took the memory."""
+    down(live, "failed", "failed", "exit-code")
+    path = live.node.paths.root / "var/lib/postgresql/15/main/postmaster.pid"
+    path.parent.mkdir(parents=True)
+    makers = {"FIFO": os.mkfifo, "zero": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}
+    makers[kind](path)
+    assert not gathered(live)[0].alone
+
+
 def test_names_from_elsewhere_cannot_write_to_the_terminal(live: Live) -> None:
     found = cluster()
     found["members"][1]["name"] = "a\x1b[2J\nb"

@@ -131,9 +131,11 @@ def sha(text: str) -> str:
 
 
 def put(root: Path, name: str, text: str) -> Path:
+    """Write a file, unless it is there: of two publishers that share a folder, neither may empty what both send."""
     path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    if not (path.is_file() and path.read_text(encoding="utf-8") == text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     return path
 
 

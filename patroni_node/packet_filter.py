@@ -134,7 +134,8 @@ def ruleset(
         ports: where PostgreSQL and the REST API listen.
         gossip_from_anywhere: leave 8301 to the gossip key: for an agent (mode client) in a datacenter with others,
             which all ask each other whether they live.
-        agent: the number of Consul's account, where it is known: nobody else answers at the agent's ports then.
+        agent: the number of Consul's account, where it is known: nobody else on this node answers at the agent's ports
+            then, and nobody else calls servers.
         database: the number of PostgreSQL's account, likewise: nobody else answers at ports.
     """
     permitted = [*networks, *map(own_network, peers)]
@@ -150,12 +151,15 @@ def ruleset(
     lies = [ipaddress.ip_network(text) for text in _NOT_FROM_OUTSIDE] + [own_network(own)]
     ask = [f"{_family(version)} saddr {_set(_of(lies, version))} goto refuse" for version in (4, 6)]
     ask += [f"{_family(v)} saddr {_set(found)} accept" for v in (4, 6) if (found := _of(permitted, v))]
-    answers = _answers(agent if consul else None, database, ports)
+    answers = _of_accounts(agent if consul else None, database, ports, [*permitted, own_network(own)])
     return _SCRIPT.format(table=TABLE, rules=_lines(rules), ask=_lines([*ask, "goto refuse"]), output=answers)
 
 
-def _answers(agent: int | None, database: int | None, ports: Ports) -> str:
-    """Keep other accounts of this node from being taken for one that is down, and told tokens and passwords.
+def _of_accounts(agent: int | None, database: int | None, ports: Ports, servers: Sequence[Network]) -> str:
+    """Keep other accounts of this node from being taken for one that is down, and from Consul's servers.
+
+    Who answers in place of the agent or of PostgreSQL is told tokens and passwords. Raft asks for no token: without
+    TLS, who calls a server writes to the store, and this node's own address lets him in.
 
     A connection takes a SYN of each side, so those are what is looked at: with an ACK of who listens, and without one
     of who connects to a client that is about to connect to him (RFC 9293, section 3.5, figure 7). One of which the
@@ -166,8 +170,11 @@ def _answers(agent: int | None, database: int | None, ports: Ports) -> str:
         chains += _ANSWER.format(name="answer_database", account=database)
         rules.append(f"tcp sport {_set((ports.postgresql, ports.restapi))} {_SYN} goto answer_database")
     if agent is not None:
-        chains += _ANSWER.format(name="answer_agent", account=agent)
+        call = [f"meta skuid {agent} accept"]
+        call += [f"{_family(v)} daddr {_set(found)} goto refuse" for v in (4, 6) if (found := _of(servers, v))]
+        chains += f"    chain call {{\n{_lines(call)}\n    }}\n" + _ANSWER.format(name="answer_agent", account=agent)
         rules += [
+            f"tcp dport {CONSUL_RPC} tcp flags & (syn | ack) == syn goto call",
             'oifname != "lo" accept',
             f"tcp sport {_set(CONSUL_REQUESTS)} {_SYN} goto answer_agent",
             f"udp sport {_set(CONSUL_REQUESTS_UDP)} goto answer_agent",

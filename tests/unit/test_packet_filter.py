@@ -195,6 +195,38 @@ def test_no_other_account_connects_to_those_who_wait_for_the_agent(
     assert segment.run("node", sys.executable, "-c", _CROSS, loopback, str(port)) == "TimeoutError\n"
 
 
+@FAMILIES
+def test_no_account_but_the_agents_calls_a_server_of_consul(segment: Segment, tmp_path: Path, family: int) -> None:
+    """Servers let this node in, and Raft asks for no token; ports of that number elsewhere are nobody's matter."""
+    calls, node, stranger = os.geteuid(), NODE[family], STRANGER[family]
+    listening = segment.popen("stranger", SERVE.format(stranger))
+    assert listening.stdin and listening.stdout and listening.stdout.readline() == "ready\n"
+    try:
+        for networks, outside in ((FRIENDS, "hello"), (EVERYBODY, "ConnectionRefusedError")):
+            segment.load(script(family, networks, agent=calls), tmp_path / "filter")
+            assert segment.connect("node", node, (8300,)) == {8300: "hello"}
+            assert segment.connect("node", stranger, (8300,)) == {8300: "hello"}
+            segment.load(script(family, networks, agent=calls + 1), tmp_path / "filter")
+            assert segment.connect("node", node, (8300, 8301)) == {8300: "ConnectionRefusedError", 8301: "hello"}
+            assert segment.connect("node", stranger, (8300,)) == {8300: outside}
+            # A friend is answered as before.
+            assert segment.connect("friend", node, (8300,)) == {8300: "hello"}
+    finally:
+        listening.kill()
+        listening.wait()
+        listening.stdin.close()
+        listening.stdout.close()
+
+
+SERVE = """
+import socket
+s = socket.create_server(("{0}", 8300), family=socket.AF_INET6 if ":" in "{0}" else socket.AF_INET)
+print("ready", flush=True)
+while True:
+    s.accept()[0].sendall(b"hello")
+"""
+
+
 def test_a_syn_whose_flags_are_in_the_second_fragment_is_refused(segment: Segment, tmp_path: Path) -> None:
     segment.load(script(1), tmp_path / "filter")
     segment.forge(STRANGER[1], NODE[1], 8300, "", "fragments")

@@ -16,7 +16,7 @@ def check(path: Path | None = None) -> str:
         path: the file; by default this node's node.yml with its drop-ins.
 
     Returns:
-        The sentence that says that all is well.
+        The sentence that says that all is well, and what is open nevertheless, a line each.
 
     Raises:
         NodeError: with every problem of the file.
@@ -29,11 +29,14 @@ def check(path: Path | None = None) -> str:
                 raise NodeError(problems)
             return f"{path}: a patroni.yml without a known mistake"
     # JSON Schema takes longer to import than all the rest.
-    from patroni_node import security, settings
+    from patroni_node import exposure, security, settings
 
     new = path is not None or security.read(Paths()) != 1
     settled = settings.build(_node_yml(path) if path else settings.read_document(Paths()), new=new)
-    return f"{path or Paths().node_file}: a node of cluster {settled.cluster}"
+    where = path or Paths().node_file
+    version = 1 if not new or settled.compatibility == 1 else security.NEWEST
+    left_open = (f"{where}: open: {sentence}" for sentence in exposure.sentences(settled, version))
+    return "\n".join([f"{where}: a node of cluster {settled.cluster}", *left_open])
 
 
 def _hand_made(path: Path) -> patroni_yml.PatroniYml | None:

@@ -29,7 +29,8 @@ class Configured:
     """What node.yml makes of this machine, or, while it is refused, what an earlier one made.
 
     name_from: where `name:` is written, "kept" since the first boot, "host name", or "patroni.yml".
-    consul_here: whether an agent belongs to this node. refusals: of node.yml as it is. last_refusal: of the last run.
+    consul_here: whether an agent belongs to this node. left_open: what is not protected, though node.yml is accepted.
+    refusals: of node.yml as it is. last_refusal: of the last run.
     """
 
     cluster: str = ""
@@ -38,6 +39,7 @@ class Configured:
     instance_id: str = ""
     address: str = ""
     consul_here: bool = False
+    left_open: tuple[str, ...] = ()
     sources: tuple[File, ...] = ()
     rendered: tuple[File, ...] = ()
     refusals: tuple[str, ...] = ()

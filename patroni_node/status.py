@@ -10,6 +10,7 @@ from pathlib import Path
 from patroni_node import (
     commands,
     effective,
+    exposure,
     identity,
     install,
     member,
@@ -97,6 +98,7 @@ def configuration(paths: Paths, machine: Machine, now: Effective | None) -> Conf
         instance_id=decided.who.instance_id,
         address=str(decided.address),
         consul_here=isinstance(dcs, Consul) and dcs.local,
+        left_open=exposure.sentences(decided.settings, decided.version),
         sources=sources,
         rendered=tuple(_file(path, path not in outdated) for path in listed),
         last_refusal=last,

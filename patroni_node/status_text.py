@@ -27,6 +27,7 @@ def document(report: Report, problems: Sequence[str]) -> dict[str, Any]:
         },
         "sources": [_file(found) for found in configured.sources],
         "rendered": [{**_file(found), "current": found.current} for found in configured.rendered],
+        "open": list(configured.left_open),
         "refusals": list(configured.refusals),
         "last_refusal": list(configured.last_refusal),
         "store": store
@@ -82,6 +83,7 @@ def text(report: Report, problems: Sequence[str]) -> str:
         *_block("store", [_store(report)]),
         *_block("member", [_member(report)]),
         *_block("cluster", _cluster(report)),
+        *_block("open", configured.left_open),
         *_block("services", _columns([(name, str(unit)) for name, unit in report.units.items()])),
         *_block("problems", problems or ["none"]),
     ]

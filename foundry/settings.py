@@ -270,9 +270,20 @@ def _consul(cfg: Config) -> Iterator[Conflict]:
         yield Conflict("consul.path", f"there is no file {cfg.consul.path}", ("consul.source",))
 
 
+# How a public key begins: armored, and as a packet of the old and of the new format (RFC 4880, sections 4.2 and 4.3).
+_KEYS = (b"-----BEGIN PGP PUBLIC KEY BLOCK-----", b"\x98", b"\x99", b"\xc6")
+
+
 def _keyring(key: str, path: Path | None) -> Iterator[Conflict]:
-    if path is not None and not path.is_file():
+    """It goes into the image, for everybody to read, and may have been named by a stranger's manifest."""
+    if path is None:
+        return
+    if not path.is_file():
         yield Conflict(key, f"there is no keyring {path}")
+        return
+    with path.open("rb") as stream:
+        if not stream.read(64).startswith(_KEYS):
+            yield Conflict(key, f"{path} is no OpenPGP public key")
 
 
 def _images(cfg: Config) -> Iterator[Conflict]:

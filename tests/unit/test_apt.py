@@ -68,7 +68,7 @@ def test_no_mirror_says_what_to_set(tmp_path: Path, host: list[str]) -> None:
 
 def test_pgdg_is_signed_by_its_own_keyring_and_pinned(tmp_path: Path, host: list[str], workspace: Workspace) -> None:
     key = tmp_path / "pgdg.gpg"
-    key.write_bytes(b"key")
+    key.write_bytes(b"\x98key")
     text = f"postgresql: {{source: pgdg, uri: 'https://pgdg/apt', signed_by: {key}}}"
     archives = apt.sources(settings(tmp_path, text), "bookworm")
     assert archives[-1].line() == f"deb [signed-by={key}] https://pgdg/apt bookworm-pgdg main"

@@ -151,7 +151,8 @@ def test_every_error_at_once_and_in_order(tmp_path: Path) -> None:
 
 
 def test_a_bad_value_raises_no_second_complaint(tmp_path: Path) -> None:
-    text = IMAGE + "postgresql: {source: pgdk, uri: 'https://a', signed_by: foundry.yml}\n"
+    (tmp_path / "key.gpg").write_bytes(b"\x98\x33")
+    text = IMAGE + "postgresql: {source: pgdk, uri: 'https://a', signed_by: key.gpg}\n"
     assert complaints(write(tmp_path, text)).count("postgresql") == 1
 
 

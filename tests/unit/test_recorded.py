@@ -135,6 +135,21 @@ def test_a_bad_setting_is_named(value: dict[str, Any], workspace: Workspace) -> 
         load(value, workspace, "build.cpus=many")
 
 
+@pytest.mark.parametrize("section", ["postgresql", "consul"])
+def test_no_file_of_this_host_becomes_part_of_an_image(
+    section: str, value: dict[str, Any], workspace: Workspace, tmp_path: Path
+) -> None:
+    """A stranger's manifest named one as the key of an archive, and the image had it, for everybody to read."""
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    source = {"postgresql": "pgdg", "consul": "hashicorp"}[section]
+    value["configuration"][section] = {"source": source, "uri": "https://a/b", "signed_by": str(secret)}
+    with pytest.raises(ConfigError, match="is no OpenPGP public key"):
+        load(value, workspace)
+    secret.write_bytes(b"\x98\x33")
+    assert load(value, workspace).config.model_dump()[section]["signed_by"] == secret
+
+
 def test_the_same_sources_are_taken(value: dict[str, Any], workspace: Workspace) -> None:
     recorded.check_sources(load(value, workspace), image.program(), workspace)
 

@@ -239,6 +239,16 @@ def test_code_in_the_database_gets_neither_the_key_nor_the_rules_of_the_store(st
     assert str(stranger.derived.management) not in shown
 
 
+def test_a_key_that_postgres_has_planted_opens_no_ssh(stranger: Stranger) -> None:
+    """Code in the database came back by it without NoNewPrivileges, and from any machine that reaches sshd."""
+    machine = stranger.cluster.machines[MEMBER]
+    ssh = "ssh -n -i .ssh/own -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    plant = "ssh-keygen -q -t ed25519 -N '' -f .ssh/own; cp .ssh/own.pub .ssh/authorized_keys"
+    tried = f"cd; mkdir -m 0700 .ssh; {plant}; {ssh} postgres@127.0.0.1 id; rm -r .ssh"
+    said = machine.ssh(f"sudo -u postgres sh -c {shlex.quote(tried)} 2>&1").output
+    assert "Permission denied (publickey)" in said and "uid=" not in said
+
+
 # Takes the agent's port as soon as it is free, and keeps it while Patroni and patroni-node-acl.service ask there.
 _STAND_IN = """
 import json, socket, time

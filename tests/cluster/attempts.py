@@ -75,6 +75,7 @@ REST: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/failsafe", {"name": "stranger", "conn_url": "x", "api_url": "x", "slots": {}}),
     ("POST", "/sigterm", None),
     ("POST", "/citus", {}),
+    ("POST", "/mpp", {}),
 )
 
 

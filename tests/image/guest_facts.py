@@ -99,15 +99,22 @@ naps = []
 dcs, ha = types.SimpleNamespace(loop_wait=10), types.SimpleNamespace(watch=naps.append)
 Patroni.schedule_next_run(types.SimpleNamespace(next_run=time.time() + 3600, dcs=dcs, ha=ha))
 print(*naps)'""",
-    # An event for /mpp from who says no password, and a body that is longer than is read of it.
+    # An event for /mpp from who says no password, a body that is longer than is read of it, a line that never ends.
     "rest api": """/usr/lib/patroni-venv/bin/python3 -c '
-import io, types
+import io, socket, threading, time, types
+from patroni import api
 from patroni.api import RestApiHandler as Handler
 asked = types.SimpleNamespace(check_access=lambda handler, **_: print("who is it"))
 Handler.do_POST_mpp(types.SimpleNamespace(server=asked, _read_json_content=lambda: print("read")))
 for length in ("-1", "1_0", str(2**20 + 1), "3"):
     request = types.SimpleNamespace(headers={"content-length": length}, rfile=io.BytesIO(b"{}"), send_error=print)
-    Handler._read_json_content(request)'""",
+    Handler._read_json_content(request)
+api.REQUEST_TIMEOUT = 0.5
+ours, theirs = socket.socketpair()
+drip = lambda: [time.sleep(0.1) or theirs.send(b"x") for _ in range(100)]
+threading.Thread(target=drip, daemon=True).start()
+try: io.BufferedReader(api.RequestReader(ours)).readline()
+except TimeoutError: print("too slow")'""",
     "pip": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name 'pip*' -maxdepth 5",
     "clusters": "pg_lsclusters -h",
     "root size": "df --output=size -BM /",

@@ -42,7 +42,7 @@ def test_a_clock_that_is_set_back_puts_no_leader_to_sleep(facts: dict[str, Any])
 
 def test_patroni_asks_who_it_is_and_bounds_what_it_reads(facts: dict[str, Any]) -> None:
     """debian/venv-patches/rest-api-bodies.patch."""
-    answers = ["who is it", "400", "400", "413", "400"]
+    answers = ["who is it", "400", "400", "413", "400", "too slow"]
     assert facts["commands"]["rest api"] == {"rc": 0, "out": "\n".join(answers), "err": ""}
 
 

@@ -6,11 +6,13 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from foundry import files, log, run
 from foundry.errors import Cancelled
@@ -22,6 +24,8 @@ _LOOK = 0.2
 # Seconds in which something of a file that another brings has to arrive, and more for the one who reads it all again.
 _PATIENCE = 120.0
 _SLOWEST = 1 << 20
+# No link, and nothing that keeps who opens it waiting.
+_STRAIGHT = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class LocalStore:
@@ -38,7 +42,7 @@ class LocalStore:
 
     def read(self, path: str) -> bytes:
         """See Store."""
-        with self._named(path) as target, target.open("rb") as stream:
+        with self._named(path) as target, _opened(target) as stream:
             found = stream.read(stores.LARGEST + 1)
         if len(found) > stores.LARGEST:
             raise too_large(path, stores.LARGEST, self.url)
@@ -60,7 +64,7 @@ class LocalStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
             try:
-                with os.fdopen(handle, "wb") as sink, source.open("rb") as stream:
+                with os.fdopen(handle, "wb") as sink, _opened(source) as stream:
                     while chunk := stream.read(_CHUNK):
                         if limit is not None and sink.tell() + len(chunk) > limit:
                             raise too_large(path, limit, self.url)
@@ -156,6 +160,7 @@ class LocalStore:
         """See Store."""
         oldest, swept = time.time() - days * 86400, []
         with self._explained(INCOMING):
+            self._refuse_links(INCOMING)
             folder = self.root / INCOMING
             for left in sorted(folder.iterdir()) if folder.is_dir() else []:
                 with suppress(FileNotFoundError):
@@ -170,7 +175,19 @@ class LocalStore:
     def _named(self, path: str) -> Iterator[Path]:
         """The file of a path; what goes wrong with it is told in the words of a store."""
         with self._explained(checked(path)):
+            self._refuse_links(path)
             yield self.root / path
+
+    def _refuse_links(self, path: str) -> None:
+        """Whoever else may write to the folder could lead what is written, and removed, to any file of this host."""
+        place = self.root
+        for part in path.split("/"):
+            place /= part
+            if place.is_symlink():
+                raise StoreError(
+                    f"{self.url}: {place.relative_to(self.root)} is a link, and a store has none",
+                    hint="who may write there, and has made it? remove it",
+                )
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
@@ -203,6 +220,7 @@ class LocalStore:
                 _sync(made)
 
     def _incoming(self) -> Path:
+        self._refuse_links(INCOMING)
         folder = self.root / INCOMING
         if not folder.is_dir():
             self._folder(self.root)
@@ -221,7 +239,7 @@ class LocalStore:
         since = time.monotonic()
         while True:
             # Opened anew each time: only then does a host ask a file server how far another host has come.
-            handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(partial, os.O_RDWR | os.O_CREAT | _STRAIGHT, 0o600)
             try:
                 claimed = _lock(handle)
                 # Between open and lock it may have become the finished file, which nobody may write to.
@@ -261,6 +279,15 @@ class LocalStore:
             Path(name).unlink(missing_ok=True)
 
 
+def _opened(path: Path) -> BinaryIO:
+    """A file of a store, to be read. Raises OSError for what is none: a FIFO would keep its reader waiting."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | _STRAIGHT), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return stream
+
+
 def _lock(handle: int) -> bool:
     """Take the claim of a file that is open, unless somebody else has it."""
     try:
@@ -280,7 +307,7 @@ def _is_still(path: Path, handle: int) -> bool:
 
 def _remove_unclaimed(path: Path, oldest: float) -> bool:
     """Remove a file, unless somebody goes on with it now."""
-    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDWR | _STRAIGHT)
     try:
         if not _lock(handle) or os.fstat(handle).st_mtime > oldest or not _is_still(path, handle):
             return False

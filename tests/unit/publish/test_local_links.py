@@ -1,0 +1,87 @@
+"""A store's folder to which somebody else may write, too: nothing there leads to other files of this host."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from foundry.publish.local import LocalStore
+from foundry.publish.stores import StoreError
+
+DATA = b"an image"
+DIGEST = hashlib.sha256(DATA).hexdigest()
+Work = Callable[[LocalStore, Path], object]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of the publisher's, with a file in it."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "precious").write_text("precious")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda store, source: store.upload(source, "images/a/disk", DIGEST),
+        lambda store, source: store.replace("images/a/precious", DATA),
+        lambda store, source: store.create("images/a/new", DATA),
+        lambda store, source: store.remove("images/a/precious"),
+        lambda store, source: store.names("images/a"),
+        lambda store, source: store.read("images/a/precious"),
+    ],
+    ids=["upload", "replace", "create", "remove", "names", "read"],
+)
+@pytest.mark.parametrize("depth", ["images", "images/a"])
+def test_a_folder_that_is_a_link_is_refused(work: Work, depth: str, own: Path, tmp_path: Path) -> None:
+    store, source = tmp_path / "store", tmp_path / "disk"
+    source.write_bytes(DATA)
+    (store / depth).parent.mkdir(parents=True)
+    (store / depth).symlink_to(own if depth == "images/a" else own.parent / "other")
+    (own.parent / "other").mkdir()
+    (own.parent / "other/a").symlink_to(own)
+    with pytest.raises(StoreError, match="is a link"):
+        work(LocalStore(store), source)
+    assert {p.name: p.read_text() for p in own.iterdir()} == {"precious": "precious"}
+
+
+def test_an_upload_that_was_begun_is_no_link(own: Path, tmp_path: Path) -> None:
+    """It was gone on with: the file that it led to was cut off, and written over."""
+    source = tmp_path / "disk"
+    source.write_bytes(DATA)
+    incoming = tmp_path / "store/.incoming"
+    incoming.mkdir(parents=True)
+    (incoming / DIGEST).symlink_to(own / "precious")
+    with pytest.raises(StoreError):
+        LocalStore(tmp_path / "store").upload(source, "images/a/disk", DIGEST)
+    assert (own / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("way", ["upload", "sweep"])
+def test_the_folder_of_uploads_is_no_link(way: str, own: Path, tmp_path: Path) -> None:
+    source, store = tmp_path / "disk", LocalStore(tmp_path / "store")
+    source.write_bytes(DATA)
+    store.root.mkdir()
+    (store.root / ".incoming").symlink_to(own)
+    with pytest.raises(StoreError, match="is a link"):
+        store.upload(source, "disk", DIGEST) if way == "upload" else store.sweep(0)
+    assert [p.name for p in own.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "link"])
+def test_what_is_no_file_is_not_waited_for(kind: str, own: Path, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.root.mkdir()
+    path = store.root / "index.asc"
+    os.mkfifo(path) if kind == "FIFO" else path.symlink_to("/dev/zero")
+    with pytest.raises(StoreError):
+        store.read("index.asc")
+    with pytest.raises(StoreError):
+        store.download("index.asc", tmp_path / "target")
+    assert not (tmp_path / "target").exists()

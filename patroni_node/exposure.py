@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from patroni_node.dcs import Consul
 from patroni_node.model import Settings
+from patroni_node.sources import Source
 from patroni_node.tls import TlsSources
 
 CLEAR = (
@@ -13,6 +14,10 @@ CLEAR = (
 RAFT = (
     "Consul's Raft asks for no token: whoever reaches port 8300{} writes what he likes to the store, and is `postgres`"
     " on all nodes"
+)
+SHARED = (
+    "dcs.consul.tls: its CA is that of `tls` as well, and to Consul's Raft, which asks for no token, whoever has a"
+    " certificate of it is a server: give these agents a CA of their own"
 )
 OFF, BEFORE = "tls: off", "a cluster of before (`patroni-node secure` closes it)"
 
@@ -26,10 +31,19 @@ def sentences(settings: Settings, version: int) -> tuple[str, ...]:
     """
     dcs = settings.dcs
     own_servers = isinstance(dcs, Consul) and dcs.mode == "server"
-    why = BEFORE if version == 1 else OFF if settings.tls == "off" else None
-    if why is None:
-        return ()
-    found = [] if isinstance(settings.tls, TlsSources) else [CLEAR]
-    if own_servers and dcs.tls is None:
-        found.append(RAFT.format(", or has an account on a node," if version == 1 else " from `networks`"))
-    return tuple(f"{why}: {what}" for what in found)
+    found = []
+    if version == 1 or settings.tls == "off":
+        why = BEFORE if version == 1 else OFF
+        if not isinstance(settings.tls, TlsSources):
+            found.append(f"{why}: {CLEAR}")
+        if own_servers and dcs.tls is None:
+            who = ", or has an account on a node," if version == 1 else " from `networks`"
+            found.append(f"{why}: {RAFT.format(who)}")
+    if own_servers and dcs.tls and isinstance(settings.tls, TlsSources) and _same(dcs.tls.ca, settings.tls.ca):
+        found.append(SHARED)
+    return tuple(found)
+
+
+def _same(one: Source, other: Source) -> bool:
+    """Whether both come from one place."""
+    return (one.text, one.file, one.credential) == (other.text, other.file, other.credential)

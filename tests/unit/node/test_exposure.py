@@ -31,7 +31,10 @@ ETCD = "networks: [10.129.0.0/24]\ndcs: {etcd3: {hosts: ['10.129.0.31:2379']}}\n
         ("tls: off\n" + SERVERS_TLS, 2, ["clear"]),
         ("", 1, ["clear", "an account on a node"]),
         (OWN, 1, ["an account on a node"]),
-        (OWN + SERVERS_TLS, 1, []),
+        (OWN + SERVERS_TLS.replace("ca: a", "ca: z"), 1, []),
+        (OWN + SERVERS_TLS.replace("ca: a", "ca: z"), 2, []),
+        (OWN + SERVERS_TLS, 1, ["a CA of their own"]),
+        (OWN + SERVERS_TLS, 2, ["a CA of their own"]),
     ],
 )
 def test_what_is_open_is_said_and_nothing_else(text: str, version: int, words: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke.context import Context
 from invoke.tasks import task
 
+from foundry.errors import ConfigError
 from task_parts import SET_HELP, WORKSPACE, configuration, given, show
 
 TO_HELP = "the store: a folder or a URL (default: publish.to of foundry.yml, else store/)"
@@ -104,7 +105,7 @@ def rollback(c: Context, channel: str, image: str = "", to: str = "", set: list[
     },
 )
 def renew_store(
-    c: Context, to: str = "", accept: str = "", replace_key: str = "", days: int = 90, set: list[str] = []
+    c: Context, to: str = "", accept: str = "", replace_key: str = "", days: str = "", set: list[str] = []
 ) -> None:
     """Let a store's readers believe it for another publish.valid_days; nothing in it changes but, if asked, its key."""
 
@@ -114,7 +115,13 @@ def renew_store(
         if replace_key:
             name = str(given(replace_key)) if given(replace_key).is_file() else replace_key
             cfg = configuration(set)
-            return replacement.replace_key(cfg, WORKSPACE, name, days=days, to=_store(to), accept=accept or None)
+            return replacement.replace_key(
+                cfg, WORKSPACE, name, days=replacement.days_of(days), to=_store(to), accept=accept or None
+            )
+        if days:
+            raise ConfigError(
+                "--days is about --replace-key, which is not here", hint="publish.valid_days: foundry.yml"
+            )
         return flow.renew(configuration(set), WORKSPACE, to=_store(to), accept=accept or None)
 
     show(act)

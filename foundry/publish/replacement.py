@@ -16,6 +16,21 @@ from foundry.publish import ledger, signing
 from foundry.publish.session import Session, session
 from foundry.workspace import Workspace
 
+DEFAULT_DAYS = 90
+
+
+def days_of(text: str) -> int:
+    """For how many days both keys sign. text: as a user writes it, "" for the default. Raises ConfigError."""
+    if not text:
+        return DEFAULT_DAYS
+    if not (text.isascii() and text.isdigit()):
+        raise _no_days(text)
+    return int(text)
+
+
+def _no_days(given: object) -> ConfigError:
+    return ConfigError(f"--days: {given} is none of 1 to {ledger.LARGEST_DAYS}")
+
 
 def replace_key(
     settings: Config, workspace: Workspace, name: str, *, days: int, to: str | None, accept: str | None = None
@@ -50,7 +65,7 @@ def replace_key(
 def _check(open_: Session, new: gpg.Key, days: int) -> None:
     old, line = open_.key.fingerprint, open_.seen.line
     if not 1 <= days <= ledger.LARGEST_DAYS:
-        raise ConfigError(f"--days: {days} is none of 1 to {ledger.LARGEST_DAYS}")
+        raise _no_days(days)
     if not open_.state.sequence:
         raise ConfigError(f"there is nothing in {open_.store.url} yet", hint="publish with the new key from the first")
     begun = line.keys[-2:] == (old, new.fingerprint)

@@ -11,6 +11,7 @@ from invoke.context import Context
 
 import task_parts
 import tasks
+import tasks_publish
 from foundry import build, clean, errors, lint, recorded, run
 from foundry.workspace import Workspace
 
@@ -93,6 +94,13 @@ def test_a_bad_setting_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
         call(tasks.show_config, set=["build.cpu=7"])
     assert caught.value.code == 2
     assert "did you mean cpus?" in capsys.readouterr().err
+
+
+def test_days_without_a_key_that_is_replaced_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        call(tasks_publish.renew_store, days="7")
+    assert caught.value.code == 2
+    assert "--days is about --replace-key" in capsys.readouterr().err
 
 
 def test_clean_passes_its_option_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

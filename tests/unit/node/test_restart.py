@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -230,9 +230,18 @@ def test_a_bug_resumes_too(world: World) -> None:
     assert world.ran[-1] == "resume"
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """No signal is ignored, as nohup and a shell's background have it."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in restart.HEAVY}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", ALL)
-def test_a_signal_resumes(world: World, number: signal.Signals, step: str) -> None:
+def test_a_signal_resumes(world: World, heeded: None, number: signal.Signals, step: str) -> None:
     real = world.does[step]
     before = signal.getsignal(number)
 

@@ -12,7 +12,7 @@ import pytest
 
 from foundry.errors import ConfigError
 from foundry.gpg import BadSignature
-from foundry.publish import ledger
+from foundry.publish import ledger, replacement
 from foundry.publish.ledger import Conflict
 from foundry.publish.local import LocalStore
 from foundry.publish.session import session
@@ -94,6 +94,17 @@ def test_a_key_that_cannot_replace_another(store: Store) -> None:
 @pytest.mark.parametrize("days", [0, -1, 366])
 def test_a_while_that_is_none(store: Store, days: int) -> None:
     refused(store, f"--days: {days} is none of 1 to 365", days=days)
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "a week", "٣"])
+def test_a_while_that_is_no_number(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--days: .* is none of 1 to 365"):
+        replacement.days_of(text)
+
+
+def test_a_while_that_is_not_said() -> None:
+    assert replacement.days_of("") == 90
+    assert replacement.days_of("7") == 7
 
 
 def test_a_key_that_cannot_be_replaced_by_another(store: Store, home: Home) -> None:

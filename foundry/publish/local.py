@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +26,7 @@ _PATIENCE = 120.0
 _SLOWEST = 1 << 20
 # No link, and nothing that keeps who opens it waiting.
 _STRAIGHT = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TRIES = 10
 
 
 class LocalStore:
@@ -87,9 +88,7 @@ class LocalStore:
                     return 0
                 sent = self._fill(source, size, partial, digest)
                 partial.chmod(0o644)
-                self._folder(target.parent)
-                os.replace(partial, target)
-                _sync(target.parent)
+                self._place(os.replace, partial, target)
                 return sent
 
     def _fill(self, source: Path, size: int, partial: Path, digest: str) -> int:
@@ -128,19 +127,15 @@ class LocalStore:
     def replace(self, path: str, data: bytes) -> None:
         """See Store."""
         with self._named(path) as target, self._written(data) as new:
-            self._folder(target.parent)
-            os.replace(new, target)
-            _sync(target.parent)
+            self._place(os.replace, new, target)
 
     def create(self, path: str, data: bytes) -> None:
         """See Store."""
         with self._named(path) as target, self._written(data) as new:
-            self._folder(target.parent)
             try:
-                os.link(new, target)
+                self._place(os.link, new, target)
             except FileExistsError:
                 raise Taken(f"{path} is in {self.url} already") from None
-            _sync(target.parent)
 
     def remove(self, path: str) -> None:
         """See Store."""
@@ -210,6 +205,19 @@ class LocalStore:
             f"the disk of {self.url} is full: it has {files.human(free)} free{needs}",
             hint="free some space there, or keep fewer versions; what is served is as it was before",
         )
+
+    def _place(self, act: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+        """Move or link a file to its place, whose folder is made."""
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                self._folder(target.parent)
+                act(source, target)
+                break
+            except FileNotFoundError:
+                # Somebody else has removed the folder's last file meanwhile, and the folder with it.
+                if not left or target.parent.is_dir():
+                    raise
+        _sync(target.parent)
 
     def _folder(self, folder: Path) -> None:
         if folder.is_dir():

@@ -126,6 +126,30 @@ def test_removing_leaves_no_empty_folders(store: LocalStore) -> None:
     assert [p.name for p in store.root.iterdir()] == [INCOMING]
 
 
+@pytest.mark.parametrize("way", ["upload", "replace", "create"])
+def test_a_folder_that_another_empties_meanwhile_is_made_again(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A publisher retires a version whose package was the last one in its folder, where this one brings the next."""
+    store.replace("pool/a/old", b"x")
+    real = LocalStore._folder
+    emptied: list[Path] = []
+
+    def folder(self: LocalStore, path: Path) -> None:
+        real(self, path)
+        if path.name == "a" and not emptied:
+            emptied.append(path)
+            LocalStore(store.root).remove("pool/a/old")
+            assert not path.exists()
+
+    monkeypatch.setattr(LocalStore, "_folder", folder)
+    if way == "upload":
+        assert store.upload(source(tmp_path), "pool/a/new", DIGEST) == len(DATA)
+    else:
+        getattr(store, way)("pool/a/new", DATA)
+    assert emptied and store.read("pool/a/new") == DATA
+
+
 def test_hidden_files_are_not_listed(store: LocalStore) -> None:
     store.replace("images/a", b"x")
     (store.root / "images/.b").touch()

@@ -7,6 +7,7 @@ import base64
 import http.client
 import json
 import os
+import pwd
 import socket
 import ssl
 import subprocess
@@ -72,10 +73,19 @@ def asked_by_nobody(cluster):
     return {name: nobody([*curl, *words])["out"] for name, words in asked.items()}
 
 
-def speak(address, port, data):
+def connect(address, port, account):
+    """A connection of an account of this node."""
+    os.seteuid(pwd.getpwnam(account).pw_uid)
+    try:
+        return socket.create_connection((address, port), timeout=10)
+    finally:
+        os.seteuid(0)
+
+
+def speak(address, port, data, account="root"):
     """What a server answers to bytes in the clear, as hex; a word where it cannot be reached."""
     try:
-        with socket.create_connection((address, port), timeout=10) as link:
+        with connect(address, port, account) as link:
             link.sendall(data)
             return link.recv(4096).hex()
     except ConnectionRefusedError:
@@ -87,7 +97,7 @@ def speak(address, port, data):
 
 
 def shakes_hands(address, port, data, certificate=None):
-    """Whether a server takes TLS that begins after some bytes of its protocol, and what it says to more bytes.
+    """Whether a server takes TLS of Consul's account, after some bytes of its protocol, and what it says to more bytes.
 
     certificate: paths of what is shown, and of its key.
     """
@@ -95,7 +105,7 @@ def shakes_hands(address, port, data, certificate=None):
     if certificate:
         context.load_cert_chain(*certificate)
     try:
-        with socket.create_connection((address, port), timeout=10) as link:
+        with connect(address, port, "consul") as link:
             link.sendall(data[0])
             with context.wrap_socket(link, server_hostname=address) as tls:
                 tls.sendall(data[1])
@@ -105,14 +115,18 @@ def shakes_hands(address, port, data, certificate=None):
 
 
 def rpc(address):
-    """What Consul's port for servers says to a stranger, to one who speaks TLS, and to a member."""
+    """What Consul's port for servers says to a stranger, to one who speaks TLS, and to a member.
+
+    All of them by Consul's account, which is the only one of this node that the packet filter lets call there.
+    """
     ping = (b"\x03", b"\x00" + PING)
     return {
-        "in the clear": speak(address, 8300, b"\x00" + PING),
+        "another account": speak(address, 8300, b"\x00" + PING),
+        "in the clear": speak(address, 8300, b"\x00" + PING, "consul"),
         "without certificate": shakes_hands(address, 8300, ping),
         "with patroni's": shakes_hands(address, 8300, ping, (CERTIFICATE, KEY)),
         "with consul's": shakes_hands(address, 8300, ping, (f"{STORE}cert.pem", f"{STORE}key.pem")),
-        "raft in the clear": speak(address, 8300, b"\x01\x00"),
+        "raft in the clear": speak(address, 8300, b"\x01\x00", "consul"),
     }
 
 

@@ -80,6 +80,7 @@ def test_consul_tells_everybody_who_leads(access: dict[str, Any], node: dict[str
 def test_consul_s_port_for_servers_is_for_members(access: dict[str, Any]) -> None:
     """Without their certificate: neither requests nor Raft, in the clear or by TLS."""
     found = access["rpc"]
+    assert found["another account"] == "refused", "root, too"
     assert re.fullmatch("[0-9a-f]+", found["with consul's"]), "its answer to a ping"
     assert (found["in the clear"], found["raft in the clear"]) == ("", "")
     for stranger in ("without certificate", "with patroni's"):

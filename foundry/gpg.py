@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from foundry import files, run
+from foundry import files, openpgp, run
 from foundry.errors import CommandFailed, ConfigError, FoundryError
 
 _QUIET = ("--batch", "--yes", "--no-tty")
@@ -98,12 +98,13 @@ class Key:
 
     def public(self, target: Path, *more: str) -> Path:
         """Write the public key to target, as gpgv takes it; returns target. more: to go with it, if gpg has them."""
-        run.run([*self.command, "--output", target.absolute(), "--export", self.fingerprint, *more], name="gpg-export")
+        target.write_bytes(_exported(self.command, target.absolute(), self.fingerprint, *more))
         return target
 
     def armored(self) -> str:
         """The public key, as people pass it on."""
-        return run.capture([*self.command, "--armor", "--export", self.fingerprint], name="gpg-export") + "\n"
+        with tempfile.TemporaryDirectory(prefix=files.own_prefix()) as folder:
+            return openpgp.armored(_exported(self.command, Path(folder) / "key", self.fingerprint))
 
     def also_signs_as(self, fingerprint: str) -> bool:
         """Whether the same gpg signs with another key as well, without asking anybody for anything."""
@@ -260,16 +261,17 @@ def merged(keys: Path, others: Iterable[bytes], scratch: Path, *, every: bool = 
 
 def taken(ring: Path, fingerprints: Sequence[str], scratch: Path) -> tuple[Path, dict[str, str]]:
     """Those of a keyring's keys that are asked for: as a keyring of their own, and each as people pass it on."""
-    there = primaries(ring)
-    found = {}
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="keys.") as folder, _reading() as words:
-        run.run([*words, "--import", ring], name="gpg-import")
-        for key in fingerprints:
-            if key in there:
-                found[key] = run.capture([*words, "--armor", "--export", key], name="gpg-export") + "\n"
-        target = Path(folder).with_suffix(".gpg")
-        run.run([*words, "--output", target, "--export", *found], name="gpg-export")
-    return target, found
+    there = openpgp.blocks(ring.read_bytes())
+    found = {key: there[key] for key in fingerprints if key in there}
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix="keys.", suffix=".gpg", delete=False) as target:
+        target.write(b"".join(found.values()))
+    return Path(target.name), {key: openpgp.armored(data) for key, data in found.items()}
+
+
+def _exported(command: Sequence[str], target: Path, *fingerprints: str) -> bytes:
+    """Public keys, and not those that have one of them for a subkey. target: where they pass through."""
+    run.run([*command, "--output", target, "--export", *fingerprints], name="gpg-export")
+    return openpgp.only(target.read_bytes(), fingerprints)
 
 
 def opened(path: Path, keys: Path, scratch: Path) -> str:

@@ -158,8 +158,9 @@ def ruleset(
 def _of_accounts(agent: int | None, database: int | None, ports: Ports, servers: Sequence[Network]) -> str:
     """Keep other accounts of this node from being taken for one that is down, and from Consul's servers.
 
-    Who answers in place of the agent or of PostgreSQL is told tokens and passwords. Raft asks for no token: without
-    TLS, who calls a server writes to the store, and this node's own address lets him in.
+    Who answers in place of the agent or of PostgreSQL is told tokens and passwords; in place of a server of Consul's,
+    without TLS, all that the store holds, from who leads. Raft asks for no token: without TLS, who calls a server
+    writes to the store, and this node's own address lets him in.
 
     A connection takes a SYN of each side, so those are what is looked at: with an ACK of who listens, and without one
     of who connects to a client that is about to connect to him (RFC 9293, section 3.5, figure 7). One of which the
@@ -175,6 +176,7 @@ def _of_accounts(agent: int | None, database: int | None, ports: Ports, servers:
         chains += f"    chain call {{\n{_lines(call)}\n    }}\n" + _ANSWER.format(name="answer_agent", account=agent)
         rules += [
             f"tcp dport {CONSUL_RPC} tcp flags & (syn | ack) == syn goto call",
+            f"tcp sport {CONSUL_RPC} {_SYN} goto answer_agent",
             'oifname != "lo" accept',
             f"tcp sport {_set(CONSUL_REQUESTS)} {_SYN} goto answer_agent",
             f"udp sport {_set(CONSUL_REQUESTS_UDP)} goto answer_agent",

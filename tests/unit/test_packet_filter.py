@@ -141,6 +141,15 @@ def test_no_other_account_answers_in_place_of_postgresql(segment: Segment, tmp_p
             assert segment.connect(who, where, ports) == {5432: outcome_, 8008: outcome_, 22: "hello"}
 
 
+@FAMILIES
+def test_no_other_account_answers_in_place_of_a_server_of_consul(segment: Segment, tmp_path: Path, family: int) -> None:
+    """While Consul is down, and without TLS, who leads sent all of the store, tokens too, to whoever took its port."""
+    listens = os.geteuid()
+    for account, outcome_ in ((listens, "hello"), (listens + 1, "TimeoutError")):
+        segment.load(script(family, agent=account), tmp_path / "filter")
+        assert segment.connect("friend", NODE[family], (8300, 22)) == {8300: outcome_, 22: "hello"}
+
+
 # Takes a port that another account is to answer, lets nothing there be answered (by a filter of its own, as any account
 # may have one: BPF's "return 0"), and connects from it to a client that waits.
 _CROSS = """
@@ -209,8 +218,6 @@ def test_no_account_but_the_agents_calls_a_server_of_consul(segment: Segment, tm
             segment.load(script(family, networks, agent=calls + 1), tmp_path / "filter")
             assert segment.connect("node", node, (8300, 8301)) == {8300: "ConnectionRefusedError", 8301: "hello"}
             assert segment.connect("node", stranger, (8300,)) == {8300: outside}
-            # A friend is answered as before.
-            assert segment.connect("friend", node, (8300,)) == {8300: "hello"}
     finally:
         listening.kill()
         listening.wait()

@@ -81,35 +81,46 @@ class LocalStore:
         with self._named(path) as target:
             if self.size(path) == size:
                 return 0
-            with self._claimed(self._incoming() / digest, path, size) as partial:
+            partial = self._incoming() / digest
+            with self._claimed(partial, path, size) as handle:
                 # Whoever held the claim before may have finished.
                 if self.size(path) == size:
                     partial.unlink()
                     return 0
-                sent = self._fill(source, size, partial, digest)
-                partial.chmod(0o644)
+                sent = self._fill(source, size, partial, handle, digest)
+                os.fchmod(handle, 0o644)
+                # It may have taken minutes.
+                self._refuse_links(path)
+                if not _is_still(partial, handle):
+                    raise StoreError(
+                        f"{self.url}: somebody has removed or replaced what was brought of {path}", hint="run it again"
+                    )
                 self._place(os.replace, partial, target)
                 return sent
 
-    def _fill(self, source: Path, size: int, partial: Path, digest: str) -> int:
-        """Make partial as long as source, and certain that it has this digest; returns the bytes copied."""
-        resumed = partial.stat().st_size
-        sent = self._append(source, size, partial, resumed if resumed <= size else 0)
-        if files.sha256(partial) == digest:
+    def _fill(self, source: Path, size: int, partial: Path, handle: int, digest: str) -> int:
+        """Make partial as long as source, and certain that it has this digest; returns the bytes copied.
+
+        handle: partial, open. Where its name leads by now is for others to say who may write to the folder.
+        """
+        held = Path(f"/proc/self/fd/{handle}")
+        resumed = held.stat().st_size
+        sent = self._append(source, size, held, resumed if resumed <= size else 0)
+        if files.sha256(held) == digest:
             return sent
         if resumed:
-            sent += self._append(source, size, partial, 0)
-            if files.sha256(partial) == digest:
+            sent += self._append(source, size, held, 0)
+            if files.sha256(held) == digest:
                 return sent
         partial.unlink()
         raise damaged(source, digest, self.url)
 
-    def _append(self, source: Path, size: int, partial: Path, offset: int) -> int:
-        free = shutil.disk_usage(partial.parent).free
+    def _append(self, source: Path, size: int, held: Path, offset: int) -> int:
+        free = shutil.disk_usage(self.root).free
         if free < size - offset:
             raise self._full(size - offset, free)
         try:
-            with partial.open("r+b") as sink, source.open("rb") as stream:
+            with held.open("r+b") as sink, source.open("rb") as stream:
                 sink.truncate(offset)
                 sink.seek(offset)
                 stream.seek(offset)
@@ -121,8 +132,8 @@ class LocalStore:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             # Others may need the space, and nobody can go on before there is more.
-            os.truncate(partial, 0)
-            raise self._full(size - offset, shutil.disk_usage(partial.parent).free) from error
+            os.truncate(held, 0)
+            raise self._full(size - offset, shutil.disk_usage(self.root).free) from error
 
     def replace(self, path: str, data: bytes) -> None:
         """See Store."""
@@ -237,8 +248,10 @@ class LocalStore:
         return folder
 
     @contextmanager
-    def _claimed(self, partial: Path, path: str, size: int) -> Iterator[Path]:
+    def _claimed(self, partial: Path, path: str, size: int) -> Iterator[int]:
         """Hold partial, which is made where it is missing, against others who bring the same file: wait for those.
+
+        Gives it open.
 
         A claim ends with whoever holds it, however that one ends (on a file server with its host's lease).
         Raises StoreError where the one who holds it brings nothing for long.
@@ -252,7 +265,7 @@ class LocalStore:
                 claimed = _lock(handle)
                 # Between open and lock it may have become the finished file, which nobody may write to.
                 if claimed and _is_still(partial, handle):
-                    yield partial
+                    yield handle
                     return
                 facts = os.fstat(handle)
             finally:
@@ -280,8 +293,9 @@ class LocalStore:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
+                # By its handle: a name in there may lead to any file by now.
+                os.fchmod(stream.fileno(), 0o644)
                 os.fsync(stream.fileno())
-            os.chmod(name, 0o644)
             yield Path(name)
         finally:
             Path(name).unlink(missing_ok=True)
@@ -308,7 +322,7 @@ def _lock(handle: int) -> bool:
 def _is_still(path: Path, handle: int) -> bool:
     """Whether a path leads to the file that is open."""
     try:
-        return os.path.samestat(os.fstat(handle), path.stat())
+        return os.path.samestat(os.fstat(handle), path.lstat())
     except FileNotFoundError:
         return False
 

@@ -6,9 +6,12 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from foundry import files
+from foundry.publish import local
 from foundry.publish.local import LocalStore
 from foundry.publish.stores import StoreError
 
@@ -60,6 +63,49 @@ def test_an_upload_that_was_begun_is_no_link(own: Path, tmp_path: Path) -> None:
     (incoming / DIGEST).symlink_to(own / "precious")
     with pytest.raises(StoreError):
         LocalStore(tmp_path / "store").upload(source, "images/a/disk", DIGEST)
+    assert (own / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("moment", ["claimed", "hashed"])
+def test_an_upload_under_way_becomes_a_link(
+    moment: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written over, or made readable for all, the later the easier: an image takes seconds to be hashed."""
+    source, store = tmp_path / "disk", LocalStore(tmp_path / "store")
+    source.write_bytes(DATA)
+    (own / "precious").chmod(0o600)
+    partial, real = store.root / ".incoming" / DIGEST, {"claimed": local._is_still, "hashed": files.sha256}[moment]
+
+    def swap(*words: Any) -> Any:
+        found = real(*words)
+        partial.unlink()
+        partial.symlink_to(own / "precious")
+        return found
+
+    monkeypatch.setattr(*{"claimed": (local, "_is_still"), "hashed": (files, "sha256")}[moment], swap)
+    with pytest.raises(StoreError):
+        store.upload(source, "images/a/disk", DIGEST)
+    assert (own / "precious").read_text() == "precious"
+    assert (own / "precious").stat().st_mode & 0o777 == 0o600
+    assert not (store.root / "images/a/disk").exists()
+
+
+@pytest.mark.parametrize("way", ["replace", "create"])
+def test_what_is_being_written_becomes_a_link(
+    way: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any file of the publisher's was made readable for all."""
+    store = LocalStore(tmp_path / "store")
+    (own / "precious").chmod(0o600)
+
+    def swap(_: int) -> None:
+        for path in [*store.root.glob(".incoming/*")]:
+            path.unlink()
+            path.symlink_to(own / "precious")
+
+    monkeypatch.setattr(os, "fsync", swap)
+    getattr(store, way)("index.asc", DATA)
+    assert (own / "precious").stat().st_mode & 0o777 == 0o600
     assert (own / "precious").read_text() == "precious"
 
 

@@ -100,7 +100,7 @@ def _upload(open_: Session, uploads: Iterable[Upload], told: Collection[str], cl
     for source, path, digest in uploads:
         log.activity(f"publish: {path}")
         there, size = store.size(path), source.stat().st_size
-        if path not in told and there is not None and (there != size or not _same(open_, (source, path, digest))):
+        if path not in told and there is not None and not _same(open_, (source, path, digest)):
             # From a run that was killed: what it had is not what was signed now. Or somebody is bringing it.
             if claim and path != claim[1]:
                 _refuse_another(open_, claim)
@@ -126,10 +126,13 @@ def _refuse_another(open_: Session, claim: Upload) -> None:
 
 
 def _same(open_: Session, upload: Upload) -> bool:
-    _, path, digest = upload
-    target = open_.scratch / "same"
+    source, path, digest = upload
+    target, size = open_.scratch / "same", source.stat().st_size
+    if open_.store.size(path) != size:
+        return False
     try:
-        open_.store.download(path, target)
+        # Somebody else may have put anything there, of any size.
+        open_.store.download(path, target, size)
     except Missing:
         # Another publisher has taken it out since.
         return False

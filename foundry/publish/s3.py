@@ -118,7 +118,7 @@ class S3Store:
             else:
                 sent = self._multipart.send(source, path, size, whole=lambda: self.size(path) == size)
         found = hashlib.sha256()
-        self._stream(path, found.update)
+        self._stream(path, found.update, size)
         if found.hexdigest() != digest:
             self.remove(path)
             raise damaged(source, digest, self.url)

@@ -174,6 +174,15 @@ def test_object_that_is_damaged_is_removed(store: S3Store, answers: Stubber, tmp
         store.upload(tmp_path / "source", "images/a", hashlib.sha256(b"good").hexdigest())
 
 
+def test_object_that_never_ends_is_not_read_on(store: S3Store, answers: Stubber, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"good")
+    answers.add_client_error("head_object", "404", http_status_code=404)
+    answers.add_response("put_object", {})
+    whole(answers, b"good" * 100)
+    with pytest.raises(StoreError, match="images/a is larger than 4 B"):
+        store.upload(tmp_path / "source", "images/a", hashlib.sha256(b"good").hexdigest())
+
+
 @pytest.mark.parametrize(
     ("outcomes", "honoured"),
     [

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from foundry.publish import flow
 from foundry.publish.ledger import Conflict
 from foundry.publish.local import LocalStore
 from foundry.publish.session import Session
+from foundry.publish.stores import StoreError
 from tests.unit.publish import small_image
 from tests.unit.publish.changed_stores import elsewhere
 from tests.unit.publish.publishing import NAME, Project
@@ -78,3 +83,24 @@ def test_what_a_run_that_was_killed_has_left_is_no_obstacle(
             other.publish("2")
     first.publish("2")
     assert first.check()[1].startswith(f"version  {NAME} 2, ")
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_what_others_have_put_there_does_not_fill_the_publishers_disk(
+    lies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checksums of a version that is being brought are looked at again, and may be of any size by then."""
+    store, source = LocalStore(tmp_path / "store"), tmp_path / "SHA256SUMS"
+    source.write_bytes(b"sums")
+    (store.root / "images").mkdir(parents=True)
+    with (store.root / "images/sums").open("wb") as sink:
+        sink.truncate(1 << 20)
+    if lies:
+        monkeypatch.setattr(store, "size", lambda _: 4)
+    else:
+        monkeypatch.setattr(store, "download", lambda *_: pytest.fail("was fetched"))
+    open_: Any = SimpleNamespace(store=store, scratch=tmp_path)
+    claim = source, "images/sums", hashlib.sha256(b"sums").hexdigest()
+    with pytest.raises(StoreError if lies else Conflict, match="is larger than 4 B" if lies else "somebody else"):
+        flow._refuse_another(open_, claim)
+    assert not list(tmp_path.glob("*same*"))

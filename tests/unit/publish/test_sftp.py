@@ -237,3 +237,19 @@ def test_lost_connection(monkeypatch: pytest.MonkeyPatch, ending: Result | Comma
     with pytest.raises(StoreError, match="no connection") as caught:
         session.ask("pwd")
     assert "run it again" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("there", "whole"), [(b"good", True), (b"goof", False), (b"good" * 1000, False)])
+def test_what_is_read_back_ends_where_it_is_to(there: bytes, whole: bool, tmp_path: Path) -> None:
+    """Who has the same account on the server may put anything in place of what was sent."""
+    found, session = store()
+
+    def ask(*lines: str, cwd: Path, size: int = 0, limit: int | None = None) -> Result:
+        kept = there[:limit]
+        (cwd / "got").write_bytes(kept)
+        assert len(kept) < 10
+        return Result(("sftp",), int(len(kept) < len(there)), "write: File too large", None)
+
+    session.ask = ask  # type: ignore[assignment,method-assign]
+    assert found._arrived(tmp_path, ".incoming/abc", 4, hashlib.sha256(b"good").hexdigest()) is whole
+    assert not (tmp_path / "got").exists()

@@ -67,12 +67,16 @@ def _fingerprint(body: bytes) -> str:
 
 
 def _crc24(data: bytes) -> int:
-    """Section 6.1."""
-    found = 0xB704CE
+    """Section 6.1, a byte at a time: strangers may have put a megabyte there."""
+    found, table = 0xB704CE, [_crc24_of(byte << 16) for byte in range(256)]
     for byte in data:
-        found ^= byte << 16
-        for _ in range(8):
-            found <<= 1
-            if found & 0x1000000:
-                found ^= 0x1864CFB
+        found = (found << 8 & 0xFFFFFF) ^ table[found >> 16 ^ byte]
     return found
+
+
+def _crc24_of(value: int) -> int:
+    for _ in range(8):
+        value <<= 1
+        if value & 0x1000000:
+            value ^= 0x1864CFB
+    return value

@@ -77,7 +77,7 @@ def call(method: str, path: str, token: str, value: Any = None) -> tuple[int, An
         connection.close()
     try:
         return answer.status, json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return answer.status, raw.decode(errors="replace").strip()
 
 

@@ -55,7 +55,7 @@ Ask = Callable[[Question], Answer]
 
 def ask(question: Question) -> Answer:
     """Ask once, by no proxy; never raises for what the other side or the network does."""
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _Straight()]
     try:
         if question.url.startswith("https:"):
             handlers.append(urllib.request.HTTPSHandler(context=_context(question.trust or Trust())))
@@ -101,6 +101,13 @@ def ask_briefly(question: Question) -> Answer:
     return ask_all([question])()[0]
 
 
+class _Straight(urllib.request.HTTPRedirectHandler):
+    """Follows nobody elsewhere, where tokens would go as well: neither Patroni nor a store leads away."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Make a redirect the answer."""
+
+
 def _context(trust: Trust) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=trust.ca_file, cadata=trust.ca)
     if trust.certificate:
@@ -121,7 +128,7 @@ def _rest(error: urllib.error.HTTPError) -> Any:
 def _json(raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -49,6 +49,7 @@ def http(code: str, body: str) -> bytes:
         (http("200 OK", ""), Answer(200)),
         (http("503 Unavailable", '{"state": "starting"}'), Answer(503, {"state": "starting"})),
         (http("403 Forbidden", "no \xff"), Answer(403)),
+        (http("200 OK", "[" * 500_000), Answer(200)),
         (b"SSH-2.0-OpenSSH_9.2\r\n", Answer(failure="BadStatusLine")),
         (b"", Answer(failure="RemoteDisconnected")),
     ],
@@ -58,6 +59,14 @@ def test_answers(said: bytes, answer: Answer) -> None:
         assert rest.ask(Question(f"http://{host}/x")) == answer
         fetched = neighbours.fetch(f"http://{host}/x", None)
     assert fetched == (answer.body if answer.code == 200 else None)
+
+
+def test_nobody_is_followed_elsewhere() -> None:
+    """A token would go there as well, from https to http too."""
+    with server(http("200 OK", '{"a": 1}')) as other:
+        led = f"HTTP/1.0 302 Found\r\nLocation: http://{other}/x\r\n\r\n".encode()
+        with server(led) as host:
+            assert rest.ask(Question(f"http://{host}/x", headers={"X-Consul-Token": "t"})) == Answer(302)
 
 
 def test_a_peer_that_never_ends_its_answer_keeps_no_node_from_starting() -> None:

@@ -183,6 +183,9 @@ def only_key(command: Sequence[str], name: str | None = None, setting: str = "pu
     listing = run.run([*command, "--with-colons", "--list-secret-keys", *asked], name="gpg-list", check=False).output
     rows = [line.split(":") for line in listing.splitlines()]
     keys = [rows[i + 1 :] for i, row in enumerate(rows) if row[0] == "sec" and row[1] not in "re"]
+    # Of a fingerprint gpg also lists what has it for a subkey, which anybody can make.
+    exact = [after for after in keys if next(row[9] for row in after if row[0] == "fpr") == (name or "").upper()]
+    keys = exact or keys
     if len(keys) != 1:
         which = f"{len(keys)} secret keys" if keys else "no secret key"
         raise ConfigError(

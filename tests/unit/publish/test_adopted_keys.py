@@ -40,7 +40,8 @@ def test_a_fingerprint_stands_for_one_key(home: Home, tmp_path: Path) -> None:
     assert taken.read_bytes() == given and list(texts) == [mine]
     assert texts[mine] == home.gpg("--armor", "--export", mine)
     home.gpg("--import", str(ring))
-    key = gpg.Key(("gpg", "--batch", "--yes"), mine, "")
+    key = gpg.own(mine)
+    assert key.fingerprint == mine
     assert key.public(tmp_path / "public.gpg").read_bytes() == given
     assert key.armored() == texts[mine]
 

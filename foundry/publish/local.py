@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import shutil
 import stat
@@ -27,6 +28,7 @@ _SLOWEST = 1 << 20
 # No link, and nothing that keeps who opens it waiting.
 _STRAIGHT = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TRIES = 10
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalStore:
@@ -43,7 +45,7 @@ class LocalStore:
 
     def read(self, path: str) -> bytes:
         """See Store."""
-        with self._named(path) as target, _opened(target) as stream:
+        with self._named(path), self._opened(path) as stream:
             found = stream.read(stores.LARGEST + 1)
         if len(found) > stores.LARGEST:
             raise too_large(path, stores.LARGEST, self.url)
@@ -65,7 +67,7 @@ class LocalStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
             try:
-                with os.fdopen(handle, "wb") as sink, _opened(source) as stream:
+                with os.fdopen(handle, "wb") as sink, self._opened(path) as stream:
                     while chunk := stream.read(_CHUNK):
                         if limit is not None and sink.tell() + len(chunk) > limit:
                             raise too_large(path, limit, self.url)
@@ -78,7 +80,7 @@ class LocalStore:
     def upload(self, source: Path, path: str, digest: str) -> int:
         """See Store. Where somebody else brings the same file now, this waits, and goes on with what that one left."""
         size = source.stat().st_size
-        with self._named(path) as target:
+        with self._named(path):
             if self.size(path) == size:
                 return 0
             partial = self._incoming() / digest
@@ -95,7 +97,7 @@ class LocalStore:
                     raise StoreError(
                         f"{self.url}: somebody has removed or replaced what was brought of {path}", hint="run it again"
                     )
-                self._place(os.replace, partial, target)
+                self._place(os.replace, partial, path)
                 return sent
 
     def _fill(self, source: Path, size: int, partial: Path, handle: int, digest: str) -> int:
@@ -137,21 +139,22 @@ class LocalStore:
 
     def replace(self, path: str, data: bytes) -> None:
         """See Store."""
-        with self._named(path) as target, self._written(data) as new:
-            self._place(os.replace, new, target)
+        with self._named(path), self._written(data) as new:
+            self._place(os.replace, new, path)
 
     def create(self, path: str, data: bytes) -> None:
         """See Store."""
-        with self._named(path) as target, self._written(data) as new:
+        with self._named(path), self._written(data) as new:
             try:
-                self._place(os.link, new, target)
+                self._place(functools.partial(os.link, follow_symlinks=False), new, path)
             except FileExistsError:
                 raise Taken(f"{path} is in {self.url} already") from None
 
     def remove(self, path: str) -> None:
         """See Store."""
         with self._named(path) as target:
-            target.unlink(missing_ok=True)
+            with suppress(FileNotFoundError), self._straight(path) as (parent, name):
+                os.unlink(name, dir_fd=parent)
             for folder in target.parents:
                 if folder == self.root or not folder.is_relative_to(self.root):
                     break
@@ -184,8 +187,34 @@ class LocalStore:
             self._refuse_links(path)
             yield self.root / path
 
+    @contextmanager
+    def _straight(self, path: str) -> Iterator[tuple[int, str]]:
+        """The folder of a path, open, and the name there: whatever becomes a link meanwhile is not followed."""
+        *folders, name = path.split("/")
+        handle = os.open(self.root, _FOLDER & ~os.O_NOFOLLOW)
+        try:
+            for part in folders:
+                inner = os.open(part, _FOLDER, dir_fd=handle)
+                os.close(handle)
+                handle = inner
+            yield handle, name
+        finally:
+            os.close(handle)
+
+    def _opened(self, path: str) -> BinaryIO:
+        """A file of a store, to be read. Raises OSError for what is none: a FIFO would keep its reader waiting."""
+        with self._straight(path) as (folder, name):
+            stream = os.fdopen(os.open(name, os.O_RDONLY | _STRAIGHT, dir_fd=folder), "rb")
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            stream.close()
+            raise OSError(errno.EINVAL, "is no regular file", path)
+        return stream
+
     def _refuse_links(self, path: str) -> None:
-        """Whoever else may write to the folder could lead what is written, and removed, to any file of this host."""
+        """Whoever else may write to the folder could lead what is written, and removed, to any file of this host.
+
+        This says so; what holds is _straight().
+        """
         place = self.root
         for part in path.split("/"):
             place /= part
@@ -217,18 +246,20 @@ class LocalStore:
             hint="free some space there, or keep fewer versions; what is served is as it was before",
         )
 
-    def _place(self, act: Callable[[Path, Path], None], source: Path, target: Path) -> None:
-        """Move or link a file to its place, whose folder is made."""
+    def _place(self, act: Callable[..., None], source: Path, path: str) -> None:
+        """Move or link a file to its place, whose folder is made. act: os.replace, or os.link."""
+        parent = (self.root / path).parent
         for left in range(_TRIES - 1, -1, -1):
             try:
-                self._folder(target.parent)
-                act(source, target)
-                break
+                self._folder(parent)
+                with self._straight(path) as (folder, name):
+                    act(source, name, dst_dir_fd=folder)
+                    os.fsync(folder)
+                return
             except FileNotFoundError:
                 # Somebody else has removed the folder's last file meanwhile, and the folder with it.
-                if not left or target.parent.is_dir():
+                if not left or parent.is_dir():
                     raise
-        _sync(target.parent)
 
     def _folder(self, folder: Path) -> None:
         if folder.is_dir():
@@ -299,15 +330,6 @@ class LocalStore:
             yield Path(name)
         finally:
             Path(name).unlink(missing_ok=True)
-
-
-def _opened(path: Path) -> BinaryIO:
-    """A file of a store, to be read. Raises OSError for what is none: a FIFO would keep its reader waiting."""
-    stream = os.fdopen(os.open(path, os.O_RDONLY | _STRAIGHT), "rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
-    return stream
 
 
 def _lock(handle: int) -> bool:

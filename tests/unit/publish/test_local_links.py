@@ -54,6 +54,36 @@ def test_a_folder_that_is_a_link_is_refused(work: Work, depth: str, own: Path, t
     assert {p.name: p.read_text() for p in own.iterdir()} == {"precious": "precious"}
 
 
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda store, source: store.upload(source, "images/a/disk", DIGEST),
+        lambda store, source: store.replace("images/a/precious", DATA),
+        lambda store, source: store.create("images/a/new", DATA),
+        lambda store, source: store.remove("images/a/precious"),
+        lambda store, source: store.read("images/a/precious"),
+        lambda store, source: store.download("images/a/precious", source),
+    ],
+    ids=["upload", "replace", "create", "remove", "read", "download"],
+)
+@pytest.mark.parametrize("depth", ["images", "images/a"])
+def test_a_folder_that_becomes_a_link_after_that_was_looked_at(
+    work: Work, depth: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload takes minutes in between, and who tries at each change needs no more than luck for the others."""
+    monkeypatch.setattr(LocalStore, "_refuse_links", lambda *_: None)
+    store, source = tmp_path / "store", tmp_path / "disk"
+    source.write_bytes(DATA)
+    (store / depth).parent.mkdir(parents=True)
+    (store / depth).symlink_to(own if depth == "images/a" else own.parent / "other")
+    (own.parent / "other").mkdir()
+    (own.parent / "other/a").symlink_to(own)
+    with pytest.raises(StoreError):
+        work(LocalStore(store), source)
+    assert {p.name: p.read_text() for p in own.iterdir()} == {"precious": "precious"}
+    assert source.read_bytes() == DATA
+
+
 def test_an_upload_that_was_begun_is_no_link(own: Path, tmp_path: Path) -> None:
     """It was gone on with: the file that it led to was cut off, and written over."""
     source = tmp_path / "disk"

@@ -211,7 +211,8 @@ def keyring(public: Path, scratch: Path) -> Path:
         # Who holds either could sign in the other's name, and what was seen before is remembered of one.
         raise ConfigError(
             f"{public} holds {count or 'no'} OpenPGP keys, where one is needed: the publisher's",
-            hint="gpg --export --armor FINGERPRINT > FILE writes one (with its subkeys)",
+            hint="gpg --export --armor FINGERPRINT > FILE writes one (with its subkeys), and any other that has it for "
+            "a subkey, which anybody can make: gpg --show-keys FILE shows them; remove such a one from your gpg first",
         )
     return target
 

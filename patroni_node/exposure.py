@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+from contextlib import suppress
+
 from patroni_node.dcs import Consul
 from patroni_node.model import Settings
-from patroni_node.sources import Source
+from patroni_node.sources import MAX_BYTES, Source
 from patroni_node.tls import TlsSources
 
 CLEAR = (
@@ -45,5 +49,17 @@ def sentences(settings: Settings, version: int) -> tuple[str, ...]:
 
 
 def _same(one: Source, other: Source) -> bool:
-    """Whether both come from one place."""
-    return (one.text, one.file, one.credential) == (other.text, other.file, other.credential)
+    """Whether both come from one place, or have a certificate in common, as far as that can be read here."""
+    places = [(source.text, source.file, source.credential) for source in (one, other)]
+    return places[0] == places[1] or bool(_certificates(one) & _certificates(other))
+
+
+def _certificates(source: Source) -> set[str]:
+    text = source.text or ""
+    if source.file:
+        with suppress(OSError), open(os.open(source.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            text = stream.read(MAX_BYTES).decode("ascii", "replace")
+    return {"".join(found.split()) for found in _PEM.findall(text)}
+
+
+_PEM = re.compile("-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")

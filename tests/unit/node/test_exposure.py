@@ -43,6 +43,23 @@ def test_what_is_open_is_said_and_nothing_else(text: str, version: int, words: l
     assert all(word in sentence for word, sentence in zip(words, said, strict=True))
 
 
+def pem(body: str) -> str:
+    return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("second", "count"), [(pem("QUJD") + "\n", 1), (pem("WFla") + pem("QU\nJD"), 1), (pem("WFla"), 0)]
+)
+def test_one_authority_in_two_files_is_one(second: str, count: int, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text(pem("QUJD"))
+    (tmp_path / "other").write_text(second)
+    text = OWN.replace("ca: a", f"ca: {{file: {tmp_path}/one}}")
+    text += SERVERS_TLS.replace("ca: a", f"ca: {{file: {tmp_path}/other}}")
+    said = exposure.sentences(settings.build(parse(MINIMAL + text, "node.yml")), 2)
+    assert [sentence for sentence in said if "a CA of their own" in sentence] == list(said)
+    assert len(said) == count
+
+
 def test_check_says_it_and_takes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "n.yml"
     for text, count in (("", 0), ("tls: off\n", 2), ("compatibility: 1\n", 2)):

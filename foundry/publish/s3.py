@@ -35,7 +35,7 @@ from botocore.exceptions import (
 
 from foundry.errors import ConfigError
 from foundry.publish import stores
-from foundry.publish.s3_parts import TRIES, Multipart, content_type, md5
+from foundry.publish.s3_parts import TRIES, Multipart, content_type, md5, pages
 from foundry.publish.stores import (
     INCOMING,
     UNFINISHED_DAYS,
@@ -88,8 +88,8 @@ class S3Store:
         """See Store."""
         prefix, found = f"{self._prefix}{checked(folder)}/", set()
         with self._explained(folder):
-            listing = self._client.get_paginator("list_objects_v2")
-            for page in listing.paginate(Bucket=self._bucket, Prefix=prefix, Delimiter="/"):
+            asked = {"Bucket": self._bucket, "Prefix": prefix, "Delimiter": "/"}
+            for page in pages(self._client, self.url, "list_objects_v2", **asked):
                 found |= {entry["Key"].removeprefix(prefix) for entry in page.get("Contents", ())}
                 found |= {entry["Prefix"].removeprefix(prefix) for entry in page.get("CommonPrefixes", ())}
         return sorted(name for name in found if name and not name.startswith("."))
@@ -157,8 +157,8 @@ class S3Store:
                     at = {"Bucket": self._bucket, "Key": left["Key"]}
                     self._client.abort_multipart_upload(**at, UploadId=left["UploadId"])
                     swept.append(str(left["Key"]).removeprefix(self._prefix))
-            listing = self._client.get_paginator("list_objects_v2")
-            for page in listing.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{INCOMING}/"):
+            asked = {"Bucket": self._bucket, "Prefix": f"{self._prefix}{INCOMING}/"}
+            for page in pages(self._client, self.url, "list_objects_v2", **asked):
                 for entry in page.get("Contents", ()):
                     if entry["LastModified"].timestamp() <= oldest:
                         self._client.delete_object(Bucket=self._bucket, Key=entry["Key"])

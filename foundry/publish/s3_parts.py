@@ -12,10 +12,13 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from foundry.errors import CorruptArtifact
+from foundry.publish.stores import StoreError
 
 TRIES = 4
 # S3's limit (User Guide, "Amazon S3 multipart upload limits").
 _MOST_PARTS = 10_000
+# Of a thousand entries each (API Reference, ListObjectsV2).
+MOST_PAGES = 1000
 _TYPES = {
     ".asc": "text/plain; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -95,12 +98,12 @@ class Multipart:
 
     def uploads(self, prefix: str) -> list[dict[str, Any]]:
         """Those that nobody has completed yet, of keys that begin with prefix."""
-        listing = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
+        listing = pages(self.client, self.url, "list_multipart_uploads", Bucket=self.bucket, Prefix=prefix)
         return [entry for page in listing for entry in page.get("Uploads", ())]
 
     def _parts(self, path: str, upload: str) -> dict[int, str]:
         """The ETags of an upload's parts: their MD5, which the server has computed, unless it encrypts by a KMS."""
-        listing = self.client.get_paginator("list_parts").paginate(**self.at(path), UploadId=upload)
+        listing = pages(self.client, self.url, "list_parts", **self.at(path), UploadId=upload)
         return {p["PartNumber"]: p["ETag"].strip('"') for page in listing for p in page.get("Parts", ())}
 
     def _send_part(self, path: str, upload: str, number: int, data: bytes) -> str:
@@ -108,6 +111,14 @@ class Multipart:
             **self.at(path), UploadId=upload, PartNumber=number, Body=data, ContentMD5=md5(data)
         )
         return str(answer["ETag"]).strip('"')
+
+
+def pages(client: Any, url: str, what: str, **asked: Any) -> Iterator[Mapping[str, Any]]:
+    """The pages of a listing. Raises StoreError for one that never ends, which would take all memory."""
+    for number, page in enumerate(client.get_paginator(what).paginate(**asked), 1):
+        if number > MOST_PAGES:
+            raise StoreError(f"{url}: the service lists more than {MOST_PAGES} pages", hint="is it out of order?")
+        yield page
 
 
 def part_length(size: int, least: int) -> int:

@@ -73,6 +73,16 @@ def test_names_of_many_pages(store: S3Store, answers: Stubber) -> None:
     assert store.names("images") == ["a", "b", "c/"]
 
 
+def test_names_without_end(store: S3Store, answers: Stubber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page says that another one comes: all memory went, and no time was enough."""
+    monkeypatch.setattr("foundry.publish.s3_parts.MOST_PAGES", 3)
+    for number in range(4):
+        page = {"IsTruncated": number < 3, "NextContinuationToken": str(number), "Contents": []}
+        answers.add_response("list_objects_v2", page)
+    with pytest.raises(StoreError, match="lists more than 3 pages"):
+        store.names("images")
+
+
 def unfinished(answers: Stubber, *uploads: tuple[str, int]) -> None:
     listed = [
         {"Key": AT["Key"], "UploadId": name, "Initiated": datetime(2026, 11, day, tzinfo=UTC)} for name, day in uploads

@@ -21,9 +21,9 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
 from urllib.parse import unquote_to_bytes
+
+from patroni_node.word_lists import FAMILIAR, GLUE, KNOWN, LISTS, lengths, prices
 
 KEY_BITS = 80
 PASSWORD_BITS = 50
@@ -45,22 +45,7 @@ RUN_TOGETHER = 1.65
 LONGEST_WORD = 12
 MOST_DECODED = 3
 
-
-def _lists() -> dict[str, frozenset[str]]:
-    lists: dict[str, set[str]] = {}
-    for line in Path(__file__).with_name("words.list").read_text("utf-8").splitlines():
-        if line.startswith("["):
-            lists[line.strip("[]")] = set()
-        elif not line.startswith("#"):
-            lists[list(lists)[-1]].update(line.split())
-    return {name: frozenset(words) for name, words in lists.items()}
-
-
-_LISTS = _lists()
-GLUE, KNOWN, COMMON = _LISTS["glue"], _LISTS["known"], _LISTS["common"]
-FAMILIAR = GLUE | KNOWN
-
-_WALKS = tuple(row[::way] for row in _LISTS["rows"] for way in (1, -1))
+_WALKS = tuple(row[::way] for row in LISTS["rows"] for way in (1, -1))
 _WALK = 10.0
 
 _UNLISTED = 0.6
@@ -267,40 +252,23 @@ def _dates(text: str, at: int) -> Iterator[tuple[int, str]]:
         yield found.end() - at, found.lastgroup or "year"
 
 
-@cache
-def _prices() -> dict[str, float]:
-    """Return the words of all lists with their bits: the choice of the list, and of the word in it."""
-    prices = dict.fromkeys(COMMON, 13.0)
-    return prices | dict.fromkeys(FAMILIAR, 10.0)
-
-
-@cache
-def _lengths() -> dict[str, frozenset[int]]:
-    """Return the lengths of the words that begin with two letters."""
-    lengths: dict[str, set[int]] = {}
-    for word in _prices():
-        if len(word) > 1:
-            lengths.setdefault(word[:2], set()).add(len(word))
-    return {start: frozenset(found) for start, found in lengths.items()}
-
-
 def _word_lengths(start: str) -> list[int]:
     """Return the lengths of the words that may begin with two letters, of which an i may stand for an l."""
-    lengths = _lengths()
-    return sorted({*lengths.get(start, ()), *lengths.get(start.replace("i", "l"), ())})
+    known = lengths()
+    return sorted({*known.get(start, ()), *known.get(start.replace("i", "l"), ())})
 
 
 def _listed(part: str, length: int) -> float | None:
     if len(part) < length:
         return None
     folded = part.casefold()
-    price = _prices().get(folded)
+    price = prices().get(folded)
     if price is not None:
         return price + _case(part)
     plain = folded.translate(_LEET)
     if plain == folded:
         return None
-    price = _prices().get(plain) or _prices().get(plain.replace("i", "l"))
+    price = prices().get(plain) or prices().get(plain.replace("i", "l"))
     return (
         None if price is None else price + _case(part) + 1.5 * sum(a != b for a, b in zip(folded, plain, strict=False))
     )

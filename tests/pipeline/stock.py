@@ -79,17 +79,22 @@ def stock_debian(built: Path, playground: Path) -> Iterator[Stock]:
     archive = newest_archive(built)
     folder = Path(tempfile.mkdtemp(dir=playground, prefix="d"))
     root = folder / "root"
-    source = f"deb [signed-by={archive}/key.gpg] copy:{archive} ./"
-    command = ["mmdebstrap", "--mode=root", "--variant=required", "--include=apt,systemd-sysv"]
-    command += ["--dpkgopt=force-unsafe-io", '--aptopt=APT::Sandbox::User "root"', "bookworm", str(root), source]
     try:
-        run.run(run.contained(command), name="mmdebstrap", on_line=None)
+        bootstrap(archive, root, "apt,systemd-sysv")
         for path in [root / "etc/apt/sources.list", *(root / "etc/apt/sources.list.d").iterdir()]:
             path.unlink(missing_ok=True)
         yield Stock(root)
     finally:
         gone(folder)
         shutil.rmtree(folder)
+
+
+def bootstrap(archive: Path, root: Path, packages: str) -> None:
+    """Make root a Debian 12 of the required packages and these, from a build's own repository."""
+    source = f"deb [signed-by={archive}/key.gpg] copy:{archive} ./"
+    command = ["mmdebstrap", "--mode=root", "--variant=required", f"--include={packages}"]
+    command += ["--dpkgopt=force-unsafe-io", '--aptopt=APT::Sandbox::User "root"', "bookworm", str(root), source]
+    run.run(run.contained(command), name="mmdebstrap", on_line=None)
 
 
 def newest_archive(built: Path) -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from foundry import run
 from tests.pipeline.harness import DOWNLOADS, ROOT, copy, gone
-from tests.pipeline.stock import newest_archive
+from tests.pipeline.stock import bootstrap, newest_archive
 
 # How this host gets at Debian's archive and at a package index: sources, proxies, authorities. Nothing else of it.
 WAYS = (
@@ -44,14 +44,10 @@ exec chroot . env -i "$@" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C
 @pytest.fixture(scope="module")
 def bare(built: Path, playground: Path) -> Iterator[Path]:
     """A Debian 12 of its required packages, with the sources in it."""
-    archive = newest_archive(built)
     folder = Path(tempfile.mkdtemp(dir=playground, prefix="bare"))
     root = folder / "root"
-    source = f"deb [signed-by={archive}/key.gpg] copy:{archive} ./"
-    command = ["mmdebstrap", "--mode=root", "--variant=required", "--include=apt,ca-certificates"]
-    command += ["--dpkgopt=force-unsafe-io", '--aptopt=APT::Sandbox::User "root"', "bookworm", str(root), source]
     try:
-        run.run(run.contained(command), name="mmdebstrap", on_line=None)
+        bootstrap(newest_archive(built), root, "apt,ca-certificates")
         shutil.rmtree(root / "etc/apt")
         for name in WAYS:
             found = Path("/", name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 
 from foundry import files, gpg
 from foundry.publish import flow, ledger
+from foundry.publish.local import LocalStore
 from tests.unit.publish.publishing import Project
 from tests.unit.publish.signed_again import publisher
 
@@ -76,11 +77,35 @@ def before_ids(project: Project, expires: str | None = None) -> None:
 
 @contextmanager
 def days_later(days: int) -> Iterator[None]:
+    """Let it be some days later for whoever reads and publishes; gpg goes by its own clock."""
+
     class Later(datetime):
         @classmethod
         def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
             return datetime.now(UTC) + timedelta(days=days)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("foundry.publish.trust.datetime", Later)
+        for name in ("trust", "session", "suite_check"):
+            patch.setattr(f"foundry.publish.{name}.datetime", Later)
         yield
+
+
+@contextmanager
+def after_each_change(look: Callable[[str], None]) -> Iterator[list[str]]:
+    """Call look with the path of each file that changes in a store that is a folder; gives the paths so far."""
+    changed: list[str] = []
+
+    def wrapped(name: str) -> Callable[..., None]:
+        real = getattr(LocalStore, name)
+
+        def act(self: LocalStore, path: str, data: bytes) -> None:
+            real(self, path, data)
+            look(path)
+            changed.append(path)
+
+        return act
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("replace", "create"):
+            patch.setattr(LocalStore, name, wrapped(name))
+        yield changed

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from foundry import files
 from foundry.publish import flow, ledger, replacement, session
@@ -101,18 +97,3 @@ def replace(project: Project, new: str, days: int = 90, **options: Any) -> list[
 
 def promote(project: Project) -> None:
     flow.promote(project.settings, project.workspace, "1", channel="stable", to=None)
-
-
-@contextmanager
-def later(days: int) -> Iterator[None]:
-    """Let it be some days later for whoever reads and publishes; gpg goes by its own clock."""
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return datetime.now(UTC) + timedelta(days=days)
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("trust", "session", "suite_check"):
-            patch.setattr(f"foundry.publish.{name}.datetime", Later)
-        yield

@@ -29,57 +29,47 @@ def own(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "work",
-    [
-        lambda store, source: store.upload(source, "images/a/disk", DIGEST),
-        lambda store, source: store.replace("images/a/precious", DATA),
-        lambda store, source: store.create("images/a/new", DATA),
-        lambda store, source: store.remove("images/a/precious"),
-        lambda store, source: store.names("images/a"),
-        lambda store, source: store.read("images/a/precious"),
-    ],
-    ids=["upload", "replace", "create", "remove", "names", "read"],
-)
-@pytest.mark.parametrize("depth", ["images", "images/a"])
-def test_a_folder_that_is_a_link_is_refused(work: Work, depth: str, own: Path, tmp_path: Path) -> None:
+def led_away(tmp_path: Path, depth: str, own: Path) -> tuple[LocalStore, Path]:
+    """A store of which one folder is a link that leads to own, or to what holds it, and a file to bring."""
     store, source = tmp_path / "store", tmp_path / "disk"
     source.write_bytes(DATA)
     (store / depth).parent.mkdir(parents=True)
     (store / depth).symlink_to(own if depth == "images/a" else own.parent / "other")
     (own.parent / "other").mkdir()
     (own.parent / "other/a").symlink_to(own)
+    return LocalStore(store), source
+
+
+ACTS: dict[str, Work] = {
+    "upload": lambda store, source: store.upload(source, "images/a/disk", DIGEST),
+    "replace": lambda store, source: store.replace("images/a/precious", DATA),
+    "create": lambda store, source: store.create("images/a/new", DATA),
+    "remove": lambda store, source: store.remove("images/a/precious"),
+    "read": lambda store, source: store.read("images/a/precious"),
+    "names": lambda store, source: store.names("images/a"),
+    "download": lambda store, source: store.download("images/a/precious", source),
+}
+
+
+@pytest.mark.parametrize("act", ["upload", "replace", "create", "remove", "names", "read"])
+@pytest.mark.parametrize("depth", ["images", "images/a"])
+def test_a_folder_that_is_a_link_is_refused(act: str, depth: str, own: Path, tmp_path: Path) -> None:
+    store, source = led_away(tmp_path, depth, own)
     with pytest.raises(StoreError, match="is a link"):
-        work(LocalStore(store), source)
+        ACTS[act](store, source)
     assert {p.name: p.read_text() for p in own.iterdir()} == {"precious": "precious"}
 
 
-@pytest.mark.parametrize(
-    "work",
-    [
-        lambda store, source: store.upload(source, "images/a/disk", DIGEST),
-        lambda store, source: store.replace("images/a/precious", DATA),
-        lambda store, source: store.create("images/a/new", DATA),
-        lambda store, source: store.remove("images/a/precious"),
-        lambda store, source: store.read("images/a/precious"),
-        lambda store, source: store.download("images/a/precious", source),
-    ],
-    ids=["upload", "replace", "create", "remove", "read", "download"],
-)
+@pytest.mark.parametrize("act", ["upload", "replace", "create", "remove", "read", "download"])
 @pytest.mark.parametrize("depth", ["images", "images/a"])
 def test_a_folder_that_becomes_a_link_after_that_was_looked_at(
-    work: Work, depth: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    act: str, depth: str, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload takes minutes in between, and who tries at each change needs no more than luck for the others."""
     monkeypatch.setattr(LocalStore, "_refuse_links", lambda *_: None)
-    store, source = tmp_path / "store", tmp_path / "disk"
-    source.write_bytes(DATA)
-    (store / depth).parent.mkdir(parents=True)
-    (store / depth).symlink_to(own if depth == "images/a" else own.parent / "other")
-    (own.parent / "other").mkdir()
-    (own.parent / "other/a").symlink_to(own)
+    store, source = led_away(tmp_path, depth, own)
     with pytest.raises(StoreError):
-        work(LocalStore(store), source)
+        ACTS[act](store, source)
     assert {p.name: p.read_text() for p in own.iterdir()} == {"precious": "precious"}
     assert source.read_bytes() == DATA
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from foundry.gpg import BadSignature
 from foundry.publish import flow, ledger
 from foundry.publish.local import LocalStore
 from foundry.publish.memory import Stale
-from tests.unit.publish.changed_stores import put, renew
+from tests.unit.publish.changed_stores import after_each_change, put, renew
 from tests.unit.publish.gpg_home import Home, Short
 from tests.unit.publish.key_readers import Reader, key_of
 from tests.unit.publish.publishing import NAME, Project
@@ -206,23 +205,13 @@ def test_a_new_subkey_is_there_before_anything_that_it_has_signed(
     """A publisher may be killed anywhere, and readers come at any time."""
     home.subkey(key_of(publisher))
     home.revoke_subkey(key_of(publisher), 1)
-    changed: list[str] = []
 
-    def wrapped(name: str) -> Callable[..., None]:
-        real = getattr(LocalStore, name)
+    def look(path: str) -> None:
+        # What was revoked is refused from then on, until the index is signed anew.
+        if path != "key.asc":
+            reader.check()
 
-        def act(self: LocalStore, path: str, data: bytes) -> None:
-            real(self, path, data)
-            # What was revoked is refused from then on, until the index is signed anew.
-            if path != "key.asc":
-                reader.check()
-            changed.append(path)
-
-        return act
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("replace", "create"):
-            patch.setattr(LocalStore, name, wrapped(name))
+    with after_each_change(look) as changed:
         if way == "publish":
             publisher.publish("2")
         else:

@@ -11,10 +11,10 @@ import pytest
 from foundry import files, gpg
 from foundry.gpg import BadSignature
 from foundry.publish import aptrepo, consumer
-from tests.unit.publish.changed_stores import renew
+from tests.unit.publish.changed_stores import days_later, renew
 from tests.unit.publish.key_readers import Reader
 from tests.unit.publish.publishing import NAME
-from tests.unit.publish.replacing import Store, later
+from tests.unit.publish.replacing import Store
 
 pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents")]
 
@@ -98,7 +98,7 @@ def test_during_the_while_and_after_it(store: Store, tmp_path: Path) -> None:
         assert gpgv(store, keys, suite / "Release.gpg", suite / "Release") is apt
     version = path(store, f"images/{NAME}/2")
     assert gpgv(store, (store.new,), version / "SHA256SUMS.gpg", version / "SHA256SUMS")
-    with later(91):
+    with days_later(91):
         renew(store.by_new)
         assert not apt_takes(before, tmp_path / "d")
         assert apt_takes(during, tmp_path / "e")
@@ -149,7 +149,7 @@ def test_an_old_key_that_was_revoked_is_given_to_nobody(store: Store, said: list
 def test_what_the_old_key_alone_has_signed_for_apt_after_the_while(store: Store) -> None:
     store.replace()
     reader = store.reader("r", store.new)
-    with later(91):
+    with days_later(91):
         renew(store.by_new)
         assert SIGNED in whole(store, reader)
         sign_suite(store, store.old)

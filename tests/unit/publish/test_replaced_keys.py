@@ -14,9 +14,9 @@ from foundry.gpg import BadSignature
 from foundry.publish import releases
 from foundry.publish.ledger import Broken
 from foundry.publish.memory import Fork, Stale
-from tests.unit.publish.changed_stores import away, head, put, renew
+from tests.unit.publish.changed_stores import away, days_later, head, put, renew
 from tests.unit.publish.publishing import NAME, Project
-from tests.unit.publish.replacing import THIRD, Store, later, replace
+from tests.unit.publish.replacing import THIRD, Store, replace
 
 pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
 
@@ -59,7 +59,7 @@ def test_a_reader_of_the_old_key_after_the_while(store: Store, seen: bool) -> No
     store.replace()
     if seen:
         reader.check()
-    with later(100):
+    with days_later(100):
         store.by_new.publish("2")
         assert reader.check().startswith(TWO)
         assert reader.check("1").startswith(ONE)
@@ -120,7 +120,7 @@ def test_a_reader_of_the_new_key_believes_the_old_one_for_the_while_and_not_long
     store.replace()
     store.by_old.publish("2")
     assert store.reader("r", store.new).check().startswith(TWO)
-    with later(100):
+    with days_later(100):
         for key in (store.old, store.new):
             with pytest.raises(BadSignature, match="was replaced by another, and the while is over"):
                 store.reader(key, key).check()
@@ -145,7 +145,7 @@ def test_two_replacements_in_a_row(store: Store, said: list[str]) -> None:
         assert who.check("1").startswith(ONE)
     # The last one: nobody has to go through those between.
     assert len([line for line in said if f"was replaced, by {third}" in line]) == 3
-    with later(100):
+    with days_later(100):
         renew(store.signing(third))
         for key in (store.old, store.new, third):
             assert store.reader(f"later-{key}", key).check().startswith(TWO)

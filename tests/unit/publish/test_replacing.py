@@ -5,7 +5,6 @@ What readers make of it, and who has stolen the old key, is in test_replaced_key
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,10 @@ from foundry.publish import ledger, replacement
 from foundry.publish.ledger import Conflict
 from foundry.publish.local import LocalStore
 from foundry.publish.session import session
-from tests.unit.publish.changed_stores import elsewhere, renew
+from tests.unit.publish.changed_stores import after_each_change, days_later, elsewhere, renew
 from tests.unit.publish.gpg_home import Home
 from tests.unit.publish.publishing import NAME, Project
-from tests.unit.publish.replacing import THIRD, Store, later, promote, replace
+from tests.unit.publish.replacing import THIRD, Store, promote, replace
 
 pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
 
@@ -52,7 +51,7 @@ def test_whoever_publishes_by_the_old_key_is_told_and_after_the_while_refused(st
     promote(store.by_old)
     assert [line for line in said if f"{store.old} was replaced in this store, and may sign until" in line]
     before = store.everything()
-    with later(91):
+    with days_later(91):
         for act in (lambda: renew(store.by_old), lambda: store.by_old.publish("2"), store.replace):
             with pytest.raises(ConfigError, match="was replaced in this store, and signs nothing since") as caught:
                 act()
@@ -145,21 +144,7 @@ def test_a_new_key_in_a_file(store: Store, tmp_path: Path) -> None:
 
 def test_readers_of_the_old_key_can_read_at_any_moment(store: Store) -> None:
     reader = store.reader("r", store.old)
-    changed: list[str] = []
-
-    def wrapped(name: str) -> Callable[..., None]:
-        real = getattr(LocalStore, name)
-
-        def act(self: LocalStore, path: str, data: bytes) -> None:
-            real(self, path, data)
-            reader.check()
-            changed.append(path)
-
-        return act
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("replace", "create"):
-            patch.setattr(LocalStore, name, wrapped(name))
+    with after_each_change(lambda path: reader.check()) as changed:
         store.replace(days=1)
     assert changed == ["key.asc", "log/00000002.json.asc", "log/00000003.json.asc", "index.asc"]
 
@@ -201,7 +186,7 @@ def test_a_publisher_who_is_killed_after_an_entry(store: Store, number: int) -> 
         with pytest.raises(BadSignature, match="has signed nothing in it yet") as caught:
             store.reader("n", store.new).check()
         assert "renew-store --replace-key` again" in (caught.value.hint or "")
-        with later(200):
+        with days_later(200):
             store.by_old.publish("2")
             assert store.reader("later", store.old).check()
             store.replace()

@@ -7,9 +7,9 @@ import pytest
 from foundry.errors import FoundryError
 from foundry.gpg import BadSignature
 from foundry.publish.memory import Fork
-from tests.unit.publish.changed_stores import away, head, put, renew
+from tests.unit.publish.changed_stores import away, days_later, head, put, renew
 from tests.unit.publish.publishing import Project
-from tests.unit.publish.replacing import Store, later
+from tests.unit.publish.replacing import Store
 
 pytestmark = [pytest.mark.real_process, pytest.mark.usefixtures("small_contents", "no_views")]
 
@@ -18,7 +18,7 @@ def test_a_thief_after_the_while(store: Store) -> None:
     reader = store.reader("r", store.old)
     store.replace()
     reader.check()
-    with later(100):
+    with days_later(100):
         renew(store.by_new)
         reader.check()
         good = away(store.by_old, store.folder / "good")

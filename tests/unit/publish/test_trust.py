@@ -179,8 +179,8 @@ def test_a_publisher_that_comes_for_the_first_time_does_not_date_an_old_copy_ane
         assert f"--accept {head(project)[:16]}" in (caught.value.hint or "")
         renew(project, accept=head(project)[:16])
         promote(project)
-    project.workspace.seen.unlink()
-    promote(project, "1")
+        project.workspace.seen.unlink()
+        promote(project, "1")
     assert [line for line in said if "sees it for the first time; the last entry: promote" in line]
 
 

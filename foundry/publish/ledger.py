@@ -219,7 +219,8 @@ def _check(entry: Entry) -> None:
     if entry.key is not None:
         if not re.fullmatch("[0-9A-F]{40}|[0-9A-F]{64}", entry.key):
             raise ValueError(f"{entry.key!r} is no fingerprint of an OpenPGP key")
-        assert entry.key_until
+        # Raises ValueError itself; an assertion would be left out by python -O, and the check with it.
+        _ = entry.key_until
 
 
 def append(store: Store, state: State, entry: Entry, sign: Callable[[str], bytes]) -> State:

@@ -101,6 +101,11 @@ class Plan:
         return yaml.safe_dump(text, sort_keys=False)
 
     @property
+    def ttl(self) -> int:
+        """How long a leader's lock lasts unless it is renewed, in seconds (Patroni's default: 30)."""
+        return int({"ttl": 30, **PROFILES[self.profile], **self.dcs_settings}["ttl"])
+
+    @property
     def tls(self) -> bool:
         """Whether PostgreSQL and the REST API speak TLS."""
         return self.protection.get("tls") not in (None, "off")

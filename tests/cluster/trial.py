@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from foundry.lab.cluster import Cluster
 from foundry.lab.judge import Judgement, judge
-from foundry.lab.plan import PROFILES
 from foundry.lab.witness import Witness, rows, watch
 from tests.pipeline.harness import until
 
@@ -90,9 +89,12 @@ def trial(
         yield found
         found.writes_go_on()
     cluster.wait_formed(len(cluster.nodes), heal)
-    ttl = PROFILES[cluster.plan.profile].get("ttl", 30)
     found.verdict = judge(
-        witness.history(), rows(cluster, witness.run), synchronous=synchronous, maximum_lag=MAXIMUM_LAG, ttl=ttl
+        witness.history(),
+        rows(cluster, witness.run),
+        synchronous=synchronous,
+        maximum_lag=MAXIMUM_LAG,
+        ttl=cluster.plan.ttl,
     )
     print("\n".join([name, *found.judgement.summary()]))
     unknown = [text for text in found.judgement.violations if known is None or not text.startswith(known)]

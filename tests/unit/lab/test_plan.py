@@ -51,6 +51,8 @@ def test_what_is_wished_of_a_cluster_beats_its_profile() -> None:
     plan = Plan("lab", "/x", profile="fast", dcs_settings={"ttl": 40})
     told = yaml.safe_load(plan.node_yml(node(1)))["patroni"]["bootstrap"]["dcs"]
     assert told == {**PROFILES["fast"], "ttl": 40}
+    assert plan.ttl == 40
+    assert [Plan("lab", "/x", profile=profile).ttl for profile in ("default", "fast")] == [30, 20]
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -37,8 +37,11 @@ urllib.request.urlopen(request, timeout=3, context=trust)
 '"""
 READY_SECONDS = {"container": 120.0, "vm": 900.0}
 FORM_SECONDS = {"container": 120.0, "vm": 600.0}
+LOOK_SECONDS = {"container": 0.3, "vm": 2.0}
+"""Between two looks at the members."""
 WAKE_SECONDS = {"container": 0.5, "vm": 5.0}
-"""Between two times of waking all members, while a new cluster forms."""
+"""Between two times of waking all members, while a new cluster forms; at least as long as that took. Emulated machines
+that are asked all the time have no time to form."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Cluster:
         self.private, self.public = ssh.key_pair(folder / "keys")
         self.network = Network()
         self.store: Etcd | None = None
-        self._woken = 0.0
+        self._next_wake = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -112,13 +115,15 @@ class Cluster:
         return time.monotonic() - begin
 
     def _wake(self) -> None:
-        if time.monotonic() < self._woken + WAKE_SECONDS[self.plan.machine]:
+        begin = time.monotonic()
+        if begin < self._next_wake:
             return
         for machine in (m for m in self.machines.values() if m.dead() is None):
             # Whether it worked is no matter: a Patroni that does not answer yet has its cycle ahead.
             with suppress(FoundryError):
                 machine.ssh(_WAKE, check=False)
-        self._woken = time.monotonic()
+        end = time.monotonic()
+        self._next_wake = end + max(WAKE_SECONDS[self.plan.machine], end - begin)
 
     def boot(self, node: Node, **changes: Any) -> Machine:
         """Switch a node on, for the first time or again. changes: of its Spec."""
@@ -231,7 +236,8 @@ class Cluster:
             log.activity("  ".join(f"{m.name} {m.role} {m.state}" for m in found) or "no member yet")
             return good(found), found
 
-        found = wait.until(look, what=what, timeout=seconds, dead=dead or self._all_dead, interval=0.3)
+        interval = LOOK_SECONDS[self.plan.machine]
+        found = wait.until(look, what=what, timeout=seconds, dead=dead or self._all_dead, interval=interval)
         assert isinstance(found, list)
         return found
 

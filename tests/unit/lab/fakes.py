@@ -65,6 +65,6 @@ def cluster(**machines: FakeMachine) -> Cluster:
     made.nodes = dict(zip(machines, made.plan.members, strict=True))
     made.machines = machines
     made.store = None
-    made._woken = 0.0
+    made._next_wake = 0.0
     found: Cluster = made
     return found

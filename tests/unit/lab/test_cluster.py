@@ -113,6 +113,23 @@ def test_patroni_is_woken_while_its_cluster_forms(monkeypatch: pytest.MonkeyPatc
     assert sum('method="PATCH"' in words for words in leads.asked) == 1
 
 
+def test_a_machine_that_is_slow_to_be_woken_is_left_alone_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, woken = [100.0], []
+
+    def wake(*_words: object, **_options: object) -> None:
+        woken.append(now[0])
+        now[0] += 4
+
+    machine = FakeMachine()
+    monkeypatch.setattr(machine, "ssh", wake)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    found = cluster(a1=machine)
+    while now[0] < 200:
+        found._wake()
+        now[0] += 0.25
+    assert woken == [100.0 + 8 * n for n in range(13)]
+
+
 class Joined:
     def join(self, cidr: str) -> list[str]:
         return []

@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 from foundry import files
 from foundry.publish import stores
 from foundry.publish.stores import UNFINISHED_DAYS, Missing, Options, ReadOnly, StoreError, checked, too_large
+from foundry.publish.web_session import Session
 
 _CHUNK = 1 << 20
 _TRIES = 4
@@ -24,28 +25,13 @@ _SLOWEST = 1 << 10
 _ABSENT = (404, 410)
 
 
-class _Session(requests.Session):
-    """Follows redirects, but to no other scheme: what was asked for by https does not come by http."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        found = super().get_redirect_target(resp)
-        if found:
-            asked, led = urllib.parse.urlsplit(resp.url), urllib.parse.urlsplit(urllib.parse.urljoin(resp.url, found))
-            if led.scheme != asked.scheme:
-                raise StoreError(
-                    f"{resp.url} leads to {led.geturl()}: another scheme",
-                    hint="if you trust that address, use it itself",
-                )
-        return found
-
-
 class WebStore:
     """The store at an http:// or https:// URL."""
 
     def __init__(self, url: str, options: Options) -> None:
         self.url = url.rstrip("/")
         self._timeout = (min(20.0, options.timeout), options.timeout)
-        self._session = _Session()
+        self._session = Session()
         # Any other would be compressed on the way, and a part of it would be no part of the file.
         self._session.headers["Accept-Encoding"] = "identity"
 

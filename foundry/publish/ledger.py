@@ -19,12 +19,14 @@ from typing import Any, Literal, get_args
 
 from foundry import files, gpg
 from foundry.errors import FoundryError
-from foundry.publish.stores import Missing, Store, Taken
+from foundry.publish.stores import Missing, Store, Taken, too_large
 
 LOG = "log"
 INDEX = "index.asc"
 LARGEST_DAYS = 365
 """For how long a key that was replaced may sign what is new, at most."""
+LARGEST_INDEX, LARGEST_ENTRY, LARGEST_LOG = 4 << 20, 64 << 10, 64 << 20
+"""Bytes that are read before anybody knows whose they are: a server can sign as many as it likes with its own key."""
 Action = Literal["publish", "promote", "rollback", "retire", "renew", "replace-key"]
 # What an entry says nothing of where it is None, so that programs of before can read it.
 _RARE = ("store", "valid_days", "key", "key_days")
@@ -181,26 +183,30 @@ def parse_index(text: str) -> tuple[State, Mapping[str, Any]]:
         retired = {i: tuple(vs) for i, vs in facts.get("retired", {}).items()}
         more = (str(facts.get("store", "")), facts.get("valid_days"))
         return State(int(facts["sequence"]), str(facts["head"]), facts["versions"], channels, retired, *more), said
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Broken(f"{INDEX} is signed, but no index of this program's: {error}") from error
 
 
 def entries_once(store: Store, keys: Path, scratch: Path) -> Iterable[tuple[Entry, str, gpg.Signature]]:
     """The entries of a log, each with the digest of its file and who has signed it: some key of a keyring, once.
 
-    Raises BadSignature, Broken.
+    Raises BadSignature, Broken, and StoreError where it has no end.
     """
+    left = LARGEST_LOG
     for number in itertools.count(1):
         path = path_of(number)
         try:
             data = store.read(path)
         except Missing:
             return
+        left -= len(data)
+        if len(data) > LARGEST_ENTRY or left < 0:
+            raise too_large(*((path, LARGEST_ENTRY) if left >= 0 else (LOG, LARGEST_LOG)), store.url)
         text, signature = opened_once(path, data, keys, scratch)
         try:
             entry = Entry(**json.loads(text))
             _check(entry)
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Broken(
                 f"{path} is signed, but no entry: {error}", hint="has a newer version of this program written it?"
             ) from error
@@ -209,6 +215,9 @@ def entries_once(store: Store, keys: Path, scratch: Path) -> Iterable[tuple[Entr
 
 def _check(entry: Entry) -> None:
     """Raise ValueError for what no entry says."""
+    odd = [name for name, value in vars(entry).items() if not isinstance(value, str | int | float | None)]
+    if odd:
+        raise ValueError(f"{odd[0]} is neither a text nor a number")
     days = entry.valid_days
     if not (days is None or (type(days) is int and 1 <= days <= 3650)):
         raise ValueError(f"{days!r} is no number of days")

@@ -18,7 +18,7 @@ from foundry.errors import FoundryError
 from foundry.publish import ledger
 from foundry.publish.ledger import Broken, Entry, State
 from foundry.publish.memory import Fork, Memory, Stale
-from foundry.publish.stores import Missing, Store
+from foundry.publish.stores import Missing, Store, too_large
 from foundry.publish.succession import Succession
 
 KEY = "key.asc"
@@ -154,6 +154,8 @@ class _Reading:
             data: bytes | None = store.read(ledger.INDEX)
         except Missing:
             data = None
+        if data is not None and len(data) > ledger.LARGEST_INDEX:
+            raise too_large(ledger.INDEX, ledger.LARGEST_INDEX, store.url)
         others = (*(c.encode() for c in self.memory.certificates), own_key(store))
         # Also such as have nothing to do with it: line decides whose signatures count.
         ring = gpg.merged(self.reader.pinned, others, scratch, every=True)

@@ -168,13 +168,15 @@ class LocalStore:
     def sweep(self, days: float = UNFINISHED_DAYS) -> list[str]:
         """See Store."""
         oldest, swept = time.time() - days * 86400, []
-        with self._explained(INCOMING):
+        with self._explained(INCOMING), suppress(FileNotFoundError):
             self._refuse_links(INCOMING)
-            folder = self.root / INCOMING
-            for left in sorted(folder.iterdir()) if folder.is_dir() else []:
-                with suppress(FileNotFoundError):
-                    if left.stat().st_mtime <= oldest and _remove_unclaimed(left, oldest):
-                        swept.append(left.name)
+            with self._straight(f"{INCOMING}/.") as (folder, _), os.scandir(folder) as there:
+                for name in sorted(entry.name for entry in there):
+                    with suppress(FileNotFoundError):
+                        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                        old = stat.S_ISREG(facts.st_mode) and facts.st_mtime <= oldest
+                        if old and _remove_unclaimed(folder, name, oldest):
+                            swept.append(name)
         return swept
 
     def close(self) -> None:
@@ -341,21 +343,21 @@ def _lock(handle: int) -> bool:
     return True
 
 
-def _is_still(path: Path, handle: int) -> bool:
-    """Whether a path leads to the file that is open."""
+def _is_still(path: Path | str, handle: int, folder: int | None = None) -> bool:
+    """Whether a path leads to the file that is open. folder: an open one, that the path begins in."""
     try:
-        return os.path.samestat(os.fstat(handle), path.lstat())
+        return os.path.samestat(os.fstat(handle), os.stat(path, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
         return False
 
 
-def _remove_unclaimed(path: Path, oldest: float) -> bool:
-    """Remove a file, unless somebody goes on with it now."""
-    handle = os.open(path, os.O_RDWR | _STRAIGHT)
+def _remove_unclaimed(folder: int, name: str, oldest: float) -> bool:
+    """Remove a file of an open folder, unless somebody goes on with it now."""
+    handle = os.open(name, os.O_RDWR | _STRAIGHT, dir_fd=folder)
     try:
-        if not _lock(handle) or os.fstat(handle).st_mtime > oldest or not _is_still(path, handle):
+        if not _lock(handle) or os.fstat(handle).st_mtime > oldest or not _is_still(name, handle, folder):
             return False
-        path.unlink()
+        os.unlink(name, dir_fd=folder)
         return True
     finally:
         os.close(handle)

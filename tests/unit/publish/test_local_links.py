@@ -140,6 +140,29 @@ def test_the_folder_of_uploads_is_no_link(way: str, own: Path, tmp_path: Path) -
     assert [p.name for p in own.iterdir()] == ["precious"]
 
 
+def test_the_folder_of_uploads_becomes_a_link(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each old file of any folder of the publisher's was removed."""
+    monkeypatch.setattr(LocalStore, "_refuse_links", lambda *_: None)
+    store = LocalStore(tmp_path / "store")
+    store.root.mkdir()
+    (store.root / ".incoming").symlink_to(own)
+    with pytest.raises(StoreError):
+        store.sweep(0)
+    assert [p.name for p in own.iterdir()] == ["precious"]
+
+
+def test_what_is_swept_is_no_link_or_folder(own: Path, tmp_path: Path) -> None:
+    """Whoever has put one there keeps nobody from sweeping the others."""
+    store = LocalStore(tmp_path / "store")
+    incoming = store.root / ".incoming"
+    (incoming / "a").mkdir(parents=True)
+    (incoming / "b").symlink_to(own / "precious")
+    (incoming / "c").touch()
+    assert store.sweep(0) == ["c"]
+    assert {p.name for p in incoming.iterdir()} == {"a", "b"}
+    assert (own / "precious").exists()
+
+
 @pytest.mark.parametrize("kind", ["FIFO", "link"])
 def test_what_is_no_file_is_not_waited_for(kind: str, own: Path, tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")

@@ -7,6 +7,7 @@ command again goes on from there.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from foundry import gpg
@@ -73,6 +74,13 @@ def _check(open_: Session, new: gpg.Key, days: int) -> None:
         raise ConfigError(
             f"--replace-key: {new.fingerprint} cannot replace {old}: the keys of this store are {', '.join(line.keys)}",
             hint="the last of them can be replaced, by one that is not among them",
+        )
+    if begun and new.fingerprint not in line.signed and line.until[old] > datetime.now(UTC) + timedelta(days=days + 1):
+        path = ledger.path_of(line.named[new.fingerprint])
+        raise ConfigError(
+            f"--days: {path} is there already, and lets {old} sign until {line.until[old]:%Y-%m-%d}",
+            hint="if that is yours, from a run that was interrupted, say as many days as then. Else somebody has the "
+            f"old key: remove {path} from the store, and run it again",
         )
     public = new.public(open_.scratch / "new.gpg")
     weak = gpg.weakness(public)

@@ -166,6 +166,14 @@ class _Reading:
             self.shown, facts = ledger.parse_index(text)
         state, line, fits = State(), Succession(), self.shown == State()
         for entry, digest, signature in ledger.entries_once(store, ring, scratch):
+            if entry.key and entry.key_until > self.now + timedelta(days=ledger.LARGEST_DAYS) + _SLACK:
+                # A thief of the old key dates it as he likes; one in a thousand years would make it good for as long.
+                raise Broken(
+                    f"{entry.path} lets the key that it replaces sign until {entry.key_until:%Y-%m-%d}, which is more "
+                    f"than {ledger.LARGEST_DAYS} days",
+                    hint="is this machine's clock right? else its publisher removes what is not his from the store's "
+                    "log, from the last file on",
+                )
             standing = line.standing(signature, self.now)
             line, state = line.after(entry, signature), state.after(entry, digest)
             fits = fits or state == self.shown

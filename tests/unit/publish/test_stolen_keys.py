@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from foundry.errors import FoundryError
+from foundry.errors import ConfigError, FoundryError
 from foundry.gpg import BadSignature
+from foundry.publish.ledger import Broken
 from foundry.publish.memory import Fork
 from tests.unit.publish.changed_stores import away, days_later, head, put, renew
 from tests.unit.publish.publishing import Project
@@ -96,6 +97,33 @@ def test_a_subkey_cannot_replace_the_primary_key(store: Store) -> None:
     store.bring_key(store.thief)
     with pytest.raises(BadSignature, match=f"only the store's present primary key itself, {store.old}, can name"):
         store.reader("r", store.old).check()
+
+
+def test_a_thief_who_names_the_publishers_new_key_before_him_for_ever(store: Store) -> None:
+    """The days count from what the entry says of its date, and the new key vouches for that once it signs."""
+    store.name_key(store.old, store.new, when="9000-01-01T00:00:00+00:00")
+    before = store.everything()
+    for act in (store.replace, store.reader("r", store.old).check):
+        with pytest.raises(Broken, match=r"00000002\.json\.asc lets .* sign until 9000-04-01, .* more than 365 days"):
+            act()
+    assert store.everything() == before
+    store.add(store.new)
+    store.bring_key(store.new)
+    store.show(store.new)
+    for key in (store.old, store.new):
+        with pytest.raises(Broken, match="which is more than 365 days"):
+            store.reader(f"{key}-2", key).check()
+
+
+def test_a_thief_who_names_the_publishers_new_key_before_him_for_longer(store: Store) -> None:
+    """The publisher's own days were for nothing, and he was told of it by a date alone."""
+    store.name_key(store.old, store.new, key_days=365)
+    before = store.everything()
+    with pytest.raises(ConfigError, match=r"--days: .*00000002\.json\.asc is there already, and lets .* sign until "):
+        store.replace(days=1)
+    assert store.everything() == before
+    store.replace(days=365)
+    assert len(store.log) == 3
 
 
 def test_a_fork_in_which_the_thief_names_his_own_key(store: Store) -> None:

@@ -188,7 +188,8 @@ class Session:
     def learn(self, key: gpg.Key, *more: str) -> None:
         """Take over what a key's gpg knows of it and of others of the store: what was revoked, above all."""
         known = key.public(self.scratch / "known.gpg", *more)
-        ring = gpg.merged(self.seen.keys, [known.read_bytes()], self.scratch, every=True)
+        # These first: what others have served of a key may be made useless, see Reader.
+        ring = gpg.merged(known, [self.seen.keys.read_bytes()], self.scratch, every=True)
         keys, certificates = gpg.taken(ring, [*dict.fromkeys([*self.seen.certificates, key.fingerprint])], self.scratch)
         self.seen, self._key_is_there = replace(self.seen, keys=keys, certificates=certificates), False
 

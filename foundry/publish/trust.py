@@ -106,8 +106,10 @@ class Reader:
         try:
             return _Reading(self, accept)
         except gpg.BadSignature:
-            # Its publisher may have brought a key after that was read, and signed an entry with it.
-            return _Reading(self, accept)
+            # Its publisher may have brought a key after that was read, and signed an entry with it. Or what is
+            # remembered was served once by somebody who had made a subkey of it useless: of two copies of a signature
+            # gpg keeps the first, and a part of each nobody has signed.
+            return _Reading(self, accept, served_first=True)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class _Reading:
     Accepted is only what is not as it was before, or not vouched for by a key that holds. No key is believed by that.
     """
 
-    def __init__(self, reader: Reader, accept: str | None) -> None:
+    def __init__(self, reader: Reader, accept: str | None, *, served_first: bool = False) -> None:
         self.reader, self.url, self.now = reader, reader.store.url, datetime.now(UTC)
         self.pinned = gpg.primary(reader.pinned)
         self.memory = Memory(reader.memory, self.pinned, reader.pinned.read_bytes())
@@ -134,7 +136,7 @@ class _Reading:
         self.digests: list[str] = []
         self.signed: list[_Signed] = []
         self.until, self.trusted = 0, frozenset({self.pinned})
-        ring, state, facts = self._open()
+        ring, state, facts = self._open(served_first)
         self._accept(accept, state)
         self.known = self.memory.recall(state.store, self.url)
         # What was seen with another of its keys is no reason to believe anything with this one, but not forgotten.
@@ -146,7 +148,7 @@ class _Reading:
         entries = tuple(s.entry for s in self.signed)
         self.found = Found(state, entries, keys, certificates, self.line, facts, holds)
 
-    def _open(self) -> tuple[Path, State, Mapping[str, Any]]:
+    def _open(self, served_first: bool) -> tuple[Path, State, Mapping[str, Any]]:
         """Read the index and the log, each with who has signed it; returns all keys, the state, what the index says."""
         store, scratch = self.reader.store, self.reader.scratch
         try:
@@ -156,7 +158,8 @@ class _Reading:
             data = None
         if data is not None and len(data) > ledger.LARGEST_INDEX:
             raise too_large(ledger.INDEX, ledger.LARGEST_INDEX, store.url)
-        others = (*(c.encode() for c in self.memory.certificates), own_key(store))
+        others = [*(c.encode() for c in self.memory.certificates), own_key(store)]
+        others = others[::-1] if served_first else others
         # Also such as have nothing to do with it: line decides whose signatures count.
         ring = gpg.merged(self.reader.pinned, others, scratch, every=True)
         facts: Mapping[str, Any] = {}

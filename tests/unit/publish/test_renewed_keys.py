@@ -51,6 +51,21 @@ def test_a_subkey_in_place_of_one_that_was_revoked(
     assert len([line for line in said if line.startswith("entry 1 of the log is signed by")]) == 1
 
 
+def test_a_key_that_was_served_once_with_a_subkey_made_useless(
+    publisher: Project, reader: Reader, home: Home, tmp_path: Path
+) -> None:
+    """Who had remembered that refused the real store for good: gpg keeps the first of two copies of a signature."""
+    key = publisher.store / "key.asc"
+    home.subkey(key_of(publisher))
+    real = home.export(key_of(publisher), tmp_path / "real").read_bytes()
+    # RFC 4880, sections 5.2.3.26 and 5.2.1: the subkey's own signature, of type 0x19, which nobody has signed.
+    head, _, rest = real.rpartition(b"\x20\x04\x19")
+    key.write_bytes(head + b"\x64\x04\x19" + rest)
+    reader.check()
+    renew(publisher)
+    reader.check()
+
+
 def test_whoever_has_stolen_a_subkey_that_was_revoked(
     publisher: Project, reader: Reader, home: Home, short: Short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ from botocore.exceptions import (
 
 from foundry.errors import ConfigError
 from foundry.publish import stores
+from foundry.publish.s3_answers import bound
 from foundry.publish.s3_parts import TRIES, Multipart, content_type, md5, pages
 from foundry.publish.stores import (
     INCOMING,
@@ -265,11 +266,13 @@ class S3Store:
         )
         try:
             region = self._options.region or None
-            return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+            client = boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
         except (ValueError, BotoCoreError) as error:
             raise ConfigError(
                 f"{self.url}: {error}", hint="publish.endpoint is the service's URL, https:// included"
             ) from error
+        bound(client, self.url)
+        return client
 
     def _at(self, path: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + path}

@@ -26,6 +26,7 @@ _LOST = 255
 _LONGEST = 70
 # A line so slow that it is taken for a broken one, in bytes a second.
 _SLOWEST = 32 << 10
+_MEMORY = 256 << 20
 
 
 class Refused(StoreError):
@@ -109,8 +110,9 @@ class Session:
             batch.write("".join(f"@{line}\n" for line in lines).encode())
             batch.seek(0)
             words = ["sftp", *self._words("-o", "ControlMaster=no"), "-b", "-", "--", self._address.target]
-            if limit is not None:
-                words = ["prlimit", f"--fsize={limit}", "--", *words]
+            # sftp keeps a whole listing, which need not end, before it says the first line of it.
+            limits = [f"--as={_MEMORY}", *([] if limit is None else [f"--fsize={limit}"])]
+            words = ["prlimit", *limits, "--", *words]
             seconds = 2 * self._options.timeout + size / _SLOWEST
             try:
                 answer = run.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import hashlib
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from foundry import log, run
 from foundry.errors import Cancelled, CommandFailed
-from foundry.publish import sftp
+from foundry.publish import openssh, sftp
 from foundry.publish.openssh import Address, Refused, Session
 from foundry.publish.sftp import SftpStore, _when
 from foundry.publish.stores import Missing, Options, StoreError
@@ -215,10 +216,10 @@ def test_nobody_is_asked_and_no_host_is_trusted_at_first_sight(monkeypatch: pyte
     monkeypatch.setattr(run, "run", fake)
     session.ask("pwd")
     (words,) = calls
-    assert words[0] == "sftp" and words[-2:] == ["--", "[::1]"]
+    assert words[:4] == ["prlimit", f"--as={256 << 20}", "--", "sftp"] and words[-2:] == ["--", "[::1]"]
     settings = {words[i + 1] for i, word in enumerate(words) if word == "-o"}
     assert {"BatchMode=yes", "StrictHostKeyChecking=yes", "User=me", "Port=2222", "ServerAliveInterval=2"} <= settings
-    assert words[1:3] == ["-F", "/x/config"]
+    assert words[4:6] == ["-F", "/x/config"]
 
 
 @pytest.mark.parametrize(
@@ -253,3 +254,38 @@ def test_what_is_read_back_ends_where_it_is_to(there: bytes, whole: bool, tmp_pa
     session.ask = ask  # type: ignore[assignment,method-assign]
     assert found._arrived(tmp_path, ".incoming/abc", 4, hashlib.sha256(b"good").hexdigest()) is whole
     assert not (tmp_path / "got").exists()
+
+
+ENDLESS = r"""
+import struct, sys
+
+def text(data):
+    return struct.pack("!I", len(data)) + data
+
+folder = struct.pack("!IQIIIII", 15, 4096, 0, 0, 0o40755, 0, 0)
+names = struct.pack("!I", 1000) + (text(b"x" * 200) + text(b"") + folder) * 1000
+status = struct.pack("!I", 0) + text(b"") * 2
+# SSH_FXP_ READDIR, LSTAT, STAT, FSTAT, OPENDIR, REALPATH: draft-ietf-secsh-filexfer-02.
+answers = {12: (104, names), 7: (105, folder), 17: (105, folder), 8: (105, folder), 11: (102, text(b"h"))}
+answers[16] = (104, struct.pack("!I", 1) + text(b"/x") * 2 + struct.pack("!I", 0))
+while head := sys.stdin.buffer.read(4):
+    asked = sys.stdin.buffer.read(*struct.unpack("!I", head))
+    kind, said = answers.get(asked[0], (101, status))
+    said = bytes([2, 0, 0, 0, 3]) if asked[0] == 1 else bytes([kind]) + asked[1:5] + said
+    sys.stdout.buffer.write(text(said))
+    sys.stdout.buffer.flush()
+"""
+
+
+@pytest.mark.real_process
+def test_a_listing_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sftp took gigabytes in seconds, for as long as it was let: two minutes."""
+    server = tmp_path / "server"
+    server.write_text(f"#!{sys.executable}\n{ENDLESS}", encoding="utf-8")
+    server.chmod(0o755)
+    monkeypatch.setattr(openssh, "_MEMORY", 64 << 20)
+    monkeypatch.setattr(Session, "_connect", lambda _: None)
+    monkeypatch.setattr(Session, "_words", lambda *_: ["-D", str(server)])
+    with pytest.raises(StoreError) as caught:
+        SftpStore(Address.parse("sftp://host/~"), Options(timeout=30)).names("log")
+    assert "out of memory" in (caught.value.details or "")

@@ -9,7 +9,10 @@ from foundry.publish import aptrepo, bundle, formats
 from foundry.publish.ledger import Broken
 from foundry.publish.session import Session
 from foundry.publish.shelf import everything
-from foundry.publish.stores import Missing
+from foundry.publish.stores import Missing, StoreError, checked
+
+# An index has a kilobyte for each of some hundred packages.
+_LARGEST = 8 << 20
 
 
 def retire(open_: Session, title: str) -> list[str]:
@@ -33,7 +36,8 @@ def retire(open_: Session, title: str) -> list[str]:
 
 def _remove(open_: Session, title: str, version: str) -> None:
     store, folder = open_.store, f"images/{title}/{version}"
-    names = store.names(folder)
+    # Whoever else may write there may have left a folder, or a name that none of ours has.
+    names = [name for name in store.names(folder) if _is_path(f"{folder}/{name}")]
     # What makes the version whole goes first, and what tells the rest of it last.
     first = {bundle.SIGNATURE: 0, bundle.SUMS: 1, formats.INDEX: 3}
     try:
@@ -57,12 +61,26 @@ def _remove(open_: Session, title: str, version: str) -> None:
 def _only_in(open_: Session, title: str, index: bytes) -> list[str]:
     """What apt reads of an index, and of no version that stays. Raises Broken where one of those is damaged."""
     kept = [open_.shelf.read(open_.state, *which, formats.INDEX) for which in everything(open_.state)]
-    # Of a version that is no longer signed, so it could name anything.
-    pool = (entry.path for entry in aptrepo.entries(index) if entry.path.startswith("pool/"))
-    found = [f"{aptrepo.FOLDER}/{path}" for path in aptrepo.unused(pool, kept)]
-    if index not in kept:
+    found = [f"{aptrepo.FOLDER}/{path}" for path in aptrepo.unused(_pool(index), kept)]
+    if index not in kept and len(index) <= _LARGEST:
         digests = {hashlib.sha256(data).hexdigest() for data in aptrepo.packed(index)}
         for channel in open_.state.channels.get(title, {}):
             area = aptrepo.by_hash(title, channel)
             found += [f"{area}/{name}" for name in open_.store.names(area) if name in digests]
     return found
+
+
+def _pool(index: bytes) -> list[str]:
+    """The packages in an index of a version that is no longer signed, so it could be anything."""
+    try:
+        paths = [entry.path for entry in aptrepo.entries(index)] if len(index) <= _LARGEST else []
+    except (KeyError, ValueError):
+        return []
+    return [path for path in paths if path.startswith("pool/") and _is_path(path)]
+
+
+def _is_path(path: str) -> bool:
+    try:
+        return bool(checked(path))
+    except StoreError:
+        return False

@@ -136,6 +136,22 @@ def test_old_versions_go_but_not_what_a_channel_points_at(tmp_path: Path) -> Non
         flow.promote(project.settings, project.workspace, "2", channel="stable", to=None)
 
 
+@pytest.mark.parametrize("path", ["pool/../../index.asc", "pool/a b", ""])
+def test_a_retired_version_is_whatever_somebody_has_put_there(path: str, tmp_path: Path) -> None:
+    """It is not signed any more. Each publish ended with an error of Python's, once all else was done."""
+    project = Project.at(tmp_path, keep=1)
+    project.publish("1")
+    project.publish("2")
+    folder = project.store / "images" / NAME / "1"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a name").touch()
+    facts = f"Package: a\nVersion: 1\nArchitecture: all\nFilename: {path}\nSize: 1\nSHA256: x\n"
+    (folder / "Packages").write_text(facts if path else "Package: a\n")
+    project.publish("2")
+    assert {p.name for p in folder.iterdir()} == {"more", "a name"}
+    assert served(project)["channels"] == {"candidate": "2"}
+
+
 def test_ten_versions_cost_ten_uploads(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
     real = LocalStore.upload

@@ -17,8 +17,8 @@ from foundry.publish.stores import StoreError
 TRIES = 4
 # S3's limit (User Guide, "Amazon S3 multipart upload limits").
 _MOST_PARTS = 10_000
-# Of a thousand entries each (API Reference, ListObjectsV2).
-MOST_PAGES = 1000
+# Of a thousand entries each (API Reference, ListObjectsV2), and of s3_answers.LARGEST bytes at most.
+MOST_PAGES = 100
 _TYPES = {
     ".asc": "text/plain; charset=utf-8",
     ".html": "text/html; charset=utf-8",

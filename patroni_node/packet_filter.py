@@ -160,7 +160,8 @@ def _of_accounts(agent: int | None, database: int | None, ports: Ports, servers:
 
     Who answers in place of the agent or of PostgreSQL is told tokens and passwords; in place of a server of Consul's,
     without TLS, all that the store holds, from who leads. Raft asks for no token: without TLS, who calls a server
-    writes to the store, and this node's own address lets him in.
+    writes to the store, and this node's own address lets him in. At the gossip's port no key is asked for either before
+    an agent has up to 20 MiB of each connection in its memory (memberlist, decryptRemoteState).
 
     A connection takes a SYN of each side, so those are what is looked at: with an ACK of who listens, and without one
     of who connects to a client that is about to connect to him (RFC 9293, section 3.5, figure 7). One of which the
@@ -171,12 +172,15 @@ def _of_accounts(agent: int | None, database: int | None, ports: Ports, servers:
         chains += _ANSWER.format(name="answer_database", account=database)
         rules.append(f"tcp sport {_set((ports.postgresql, ports.restapi))} {_SYN} goto answer_database")
     if agent is not None:
+        members = _set((CONSUL_RPC, CONSUL_GOSSIP))
         call = [f"meta skuid {agent} accept"]
         call += [f"{_family(v)} daddr {_set(found)} goto refuse" for v in (4, 6) if (found := _of(servers, v))]
         chains += f"    chain call {{\n{_lines(call)}\n    }}\n" + _ANSWER.format(name="answer_agent", account=agent)
         rules += [
-            f"tcp dport {CONSUL_RPC} tcp flags & (syn | ack) == syn goto call",
-            f"tcp sport {CONSUL_RPC} {_SYN} goto answer_agent",
+            f"tcp dport {members} tcp flags & (syn | ack) == syn goto call",
+            f"udp dport {CONSUL_GOSSIP} goto call",
+            f"tcp sport {members} {_SYN} goto answer_agent",
+            f"udp sport {CONSUL_GOSSIP} goto answer_agent",
             'oifname != "lo" accept',
             f"tcp sport {_set(CONSUL_REQUESTS)} {_SYN} goto answer_agent",
             f"udp sport {_set(CONSUL_REQUESTS_UDP)} goto answer_agent",

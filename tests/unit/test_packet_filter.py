@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,7 +148,7 @@ def test_no_other_account_answers_in_place_of_a_server_of_consul(segment: Segmen
     listens = os.geteuid()
     for account, outcome_ in ((listens, "hello"), (listens + 1, "TimeoutError")):
         segment.load(script(family, agent=account), tmp_path / "filter")
-        assert segment.connect("friend", NODE[family], (8300, 22)) == {8300: outcome_, 22: "hello"}
+        assert segment.connect("friend", NODE[family], (8300, 8301, 22)) == {8300: outcome_, 8301: outcome_, 22: "hello"}
 
 
 # Takes a port that another account is to answer, lets nothing there be answered (by a filter of its own, as any account
@@ -206,17 +207,26 @@ def test_no_other_account_connects_to_those_who_wait_for_the_agent(
 
 @FAMILIES
 def test_no_account_but_the_agents_calls_a_server_of_consul(segment: Segment, tmp_path: Path, family: int) -> None:
-    """Servers let this node in, and Raft asks for no token; ports of that number elsewhere are nobody's matter."""
+    """Servers let this node in, and Raft asks for no token; ports of that number elsewhere are nobody's matter.
+
+    Gossip asks for its key once 20 MiB of a connection are in memory: from one node, any account filled all of them.
+    """
     calls, node, stranger = os.geteuid(), NODE[family], STRANGER[family]
     listening = segment.popen("stranger", SERVE.format(stranger))
     assert listening.stdin and listening.stdout and listening.stdout.readline() == "ready\n"
     try:
         for networks, outside in ((FRIENDS, "hello"), (EVERYBODY, "ConnectionRefusedError")):
             segment.load(script(family, networks, agent=calls), tmp_path / "filter")
-            assert segment.connect("node", node, (8300,)) == {8300: "hello"}
+            assert segment.connect("node", node, (8300, 8301)) == {8300: "hello", 8301: "hello"}
+            segment.send("node", node, 8301, "the agent's")
+            assert segment.heard(node) == ["the agent's"]
             assert segment.connect("node", stranger, (8300,)) == {8300: "hello"}
             segment.load(script(family, networks, agent=calls + 1), tmp_path / "filter")
-            assert segment.connect("node", node, (8300, 8301)) == {8300: "ConnectionRefusedError", 8301: "hello"}
+            refused = dict.fromkeys((8300, 8301), "ConnectionRefusedError")
+            assert segment.connect("node", node, (8300, 8301, 22)) == {**refused, 22: "hello"}
+            with pytest.raises(subprocess.CalledProcessError):
+                segment.send("node", node, 8301, "not the agent's")
+            assert segment.heard(node) == []
             assert segment.connect("node", stranger, (8300,)) == {8300: outside}
     finally:
         listening.kill()

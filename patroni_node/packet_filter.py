@@ -23,9 +23,13 @@ TABLE = "inet patroni_node"
 CONSUL_RPC = 8300
 CONSUL_GOSSIP = 8301
 CONSUL_WAN = 8302
-CONSUL_REQUESTS: tuple[int | str, ...] = (CONSUL_WAN, "8500-8502", 8600)
+CONSUL_HTTP = "8500-8502"
+CONSUL_REQUESTS: tuple[int | str, ...] = (CONSUL_WAN, CONSUL_HTTP, 8600)
 """What a Consul agent may be told to answer elsewhere, too: gossip between datacenters, HTTP, HTTPS, gRPC, DNS."""
 CONSUL_REQUESTS_UDP: tuple[int | str, ...] = (CONSUL_WAN, 8600)
+
+ASKED_AT_MOST = "256 kbytes"
+"""What an account that is not ours may send to the agent's HTTP in a connection; 200 of them are open at most."""
 
 _NOT_FROM_OUTSIDE = ("127.0.0.0/8", "::1/128", "::ffff:0:0/96")
 """No packet on a wire has such a source by right; the kernel lets some through (IPv6 knows no martian sources)."""
@@ -176,6 +180,7 @@ def _of_accounts(agent: int | None, database: int | None, ports: Ports, servers:
         call = [f"meta skuid {agent} accept"]
         call += [f"{_family(v)} daddr {_set(found)} goto refuse" for v in (4, 6) if (found := _of(servers, v))]
         chains += f"    chain call {{\n{_lines(call)}\n    }}\n" + _ANSWER.format(name="answer_agent", account=agent)
+        chains += _HTTP.format(accounts=_set(n for n in (0, agent, database) if n is not None), most=ASKED_AT_MOST)
         rules += [
             f"tcp dport {members} tcp flags & (syn | ack) == syn goto call",
             f"udp dport {CONSUL_GOSSIP} goto call",
@@ -184,6 +189,7 @@ def _of_accounts(agent: int | None, database: int | None, ports: Ports, servers:
             'oifname != "lo" accept',
             f"tcp sport {_set(CONSUL_REQUESTS)} {_SYN} goto answer_agent",
             f"udp sport {_set(CONSUL_REQUESTS_UDP)} goto answer_agent",
+            f"tcp dport {CONSUL_HTTP} goto ask_agent",
         ]
     return f"{chains}{_OUTPUT.format(rules=_lines(rules))}" if rules else ""
 
@@ -229,6 +235,24 @@ _ANSWER = """\
         meta skuid {account} accept
         counter name refused
         drop
+    }}
+"""
+# Consul reads a body to its end, into memory and without a limit, and sends it on to who leads, before it asks for a
+# token. It limits connections by their source, of which there are many on lo. No table of connections is kept, so a
+# quota begins anew with a SYN; where the set is full, nothing is sent.
+_HTTP = """\
+    set asked {{
+        type ipv4_addr . inet_service . inet_service
+        size 65535
+        flags dynamic,timeout
+        timeout 1h
+    }}
+    chain ask_agent {{
+        meta skuid {accounts} accept
+        ip saddr != 127.0.0.1 goto refuse
+        tcp flags & (syn | ack) == syn delete @asked {{ ip saddr . tcp sport . tcp dport }} accept
+        update @asked {{ ip saddr . tcp sport . tcp dport quota until {most} }} accept
+        goto refuse
     }}
 """
 _OUTPUT = """\

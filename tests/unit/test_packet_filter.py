@@ -148,7 +148,11 @@ def test_no_other_account_answers_in_place_of_a_server_of_consul(segment: Segmen
     listens = os.geteuid()
     for account, outcome_ in ((listens, "hello"), (listens + 1, "TimeoutError")):
         segment.load(script(family, agent=account), tmp_path / "filter")
-        assert segment.connect("friend", NODE[family], (8300, 8301, 22)) == {8300: outcome_, 8301: outcome_, 22: "hello"}
+        assert segment.connect("friend", NODE[family], (8300, 8301, 22)) == {
+            8300: outcome_,
+            8301: outcome_,
+            22: "hello",
+        }
 
 
 # Takes a port that another account is to answer, lets nothing there be answered (by a filter of its own, as any account
@@ -242,6 +246,65 @@ print("ready", flush=True)
 while True:
     s.accept()[0].sendall(b"hello")
 """
+
+
+# Takes as many bytes as the first ten say, and says "all"; a client closes first, by a reset, so that its port is free.
+_AGENT = """
+import socket
+s = socket.create_server(("127.0.0.1", 8501))
+print("ready", flush=True)
+while True:
+    with s.accept()[0] as link:
+        try:
+            left = int(link.recv(10, socket.MSG_WAITALL))
+            while left > 0: left -= len(link.recv(min(left, 65536))) or left + 1
+            if left == 0: link.sendall(b"all")
+            link.recv(1)
+        except OSError: pass
+"""
+_POUR = """
+import os, socket, struct, sys
+account, source, size = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+os.setresuid(account, account, account)
+try:
+    with socket.socket() as s:
+        s.settimeout(5)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        s.bind((source, 45679))
+        s.connect(("127.0.0.1", 8501))
+        s.sendall(b"%010d" % size + bytes(size))
+        print(s.recv(3).decode())
+except OSError as error: print(type(error).__name__)
+"""
+
+
+def test_no_account_pours_more_into_the_agent_than_a_question_takes(segment: Segment, tmp_path: Path) -> None:
+    """Four requests of 100 MB, without a token, took a gigabyte on each of three servers, and one lost its lead."""
+    agent, database, nobody = 970, 971, 65534
+    segment.load(script(0, agent=agent, database=database), tmp_path / "filter")
+    # Who listens here is root, who is not to be asked about in this test.
+    segment.run("node", "nft", "flush", "chain", "inet", "patroni_node", "answer_agent")
+    listening = segment.popen("node", _AGENT)
+    assert listening.stdin and listening.stdout and listening.stdout.readline() == "ready\n"
+
+    def pour(account: int, size: int, source: str = "127.0.0.1") -> str:
+        return segment.run("node", sys.executable, "-c", _POUR, str(account), source, str(size)).strip()
+
+    try:
+        for account in (0, agent, database):
+            assert pour(account, 2_000_000, "127.0.0.9") == "all"
+        # Each connection has a quota of its own, also from one port.
+        for _ in range(3):
+            assert pour(nobody, 150_000) == "all"
+        assert pour(nobody, 2_000_000) in ("ConnectionResetError", "BrokenPipeError")
+        assert pour(nobody, 1, "127.0.0.9") == "ConnectionRefusedError"
+        assert pour(nobody, 1) == "all"
+    finally:
+        listening.kill()
+        listening.wait()
+        listening.stdin.close()
+        listening.stdout.close()
 
 
 def test_a_syn_whose_flags_are_in_the_second_fragment_is_refused(segment: Segment, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from dataclasses import replace
 from typing import Any
 
 from patroni_node.document import Document
@@ -18,6 +19,10 @@ _TYPES = {
     "boolean": "true or false",
     "null": "null",
 }
+
+
+LEAST_SECRET = 12
+"""How long a secret is at least (secret.MIN_PASSWORD)."""
 
 
 def load_schema() -> dict[str, Any]:
@@ -49,7 +54,11 @@ def problems(document: Document) -> list[Problem]:
 def _unknown(document: Document, key: Key, name: str, known: list[str]) -> Problem:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-    return document.problem((*key, name), f"unknown key; {hint}")
+    problem = document.problem((*key, name), f"unknown key; {hint}")
+    # `{key:…}` without a blank is a name to YAML, and so is a secret in the place of one.
+    if len(name) < LEAST_SECRET or (close and len(name) <= len(close[0]) + 2):
+        return problem
+    return replace(problem, key=key, message=f"unknown key, not shown since it may be a secret; {hint}")
 
 
 def _missing(schema: dict[str, Any], name: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from bad_files import BAD
 from conftest import KEY, MINIMAL, FakeAccounts, Node
 
-from patroni_node import cli, notice
+from patroni_node import cli, notice, schema, secret
 from patroni_node.configure import configure
 from patroni_node.errors import EX_CONFIG, EX_SOFTWARE, NodeError
 
@@ -54,6 +55,32 @@ def test_no_secret_is_ever_said(node: Node, capsys: pytest.CaptureFixture[str], 
     said = "".join(capsys.readouterr()) + node.paths.issue.read_text()
     assert KEY not in said
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        f"secrets: {{key:{KEY}}}",
+        f"secrets: {{{KEY}}}",
+        f"secrets: {{key: {{{KEY}}}}}",
+        f"secrets:\n  consul_token:{KEY}: x",
+        f"secrets:\n  key:\n{KEY}:",
+        f"tls: {{ca: a, key: {{{KEY}}}}}",
+    ],
+)
+def test_a_secret_that_has_become_a_name_is_not_said(
+    node: Node, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    """Console, journal and /etc/issue.d told everybody the cluster's key where one blank was missing."""
+    node.write(f"cluster: a\n{wrong}\n")
+    assert cli.main(["configure", "--root", str(node.paths.root)]) == EX_CONFIG
+    said = "".join(capsys.readouterr()) + node.paths.issue.read_text()
+    assert KEY not in said
+    assert re.search(r"node\.yml:[234]: .*unknown key, not shown", said)
+
+
+def test_as_long_as_a_secret_is_at_least() -> None:
+    assert schema.LEAST_SECRET == secret.MIN_PASSWORD == min(secret.MIN_PASSWORD, secret.MIN_LENGTH)
 
 
 def test_broken_yaml_is_not_quoted(node: Node) -> None:

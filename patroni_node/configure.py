@@ -40,10 +40,13 @@ def configure(paths: Paths, machine: Machine | None = None, wait: float = 0.0) -
 
     Raises:
         NodeError: with every problem. No file of the node was changed then, except that the
-            `ready` mark is gone, without which Patroni and Consul do not start.
+            `ready` mark is gone, without which Patroni and Consul do not start, and that others
+            may no longer read the key.
     """
     machine = machine or Machine()
     paths.ready.unlink(missing_ok=True)
+    # First, since what is refused may hold the key all the same.
+    _close_to_others(paths)
     decided = decide(paths, machine, wait, ask=True, before=authority.RENEW_BEFORE)
     wanted, who, own = decided.settings, decided.who, decided.address
     peers = wanted.dcs.peers(own) if isinstance(wanted.dcs, Consul) and wanted.dcs.mode == "server" else ()
@@ -52,7 +55,6 @@ def configure(paths: Paths, machine: Machine | None = None, wait: float = 0.0) -
     changed = install(decided.targets, machine.owners(paths))
     if {paths.restart_drop_in, paths.consul_drop_in} & set(changed):
         (machine.reload_units or (_reload_units if paths.live else _nothing))()
-    _close_to_others(paths)
     notice.clear(paths)
     install([Target(paths.ready, b"", 0o644)], NoAccounts())
     return Outcome(wanted.cluster, who.name, own, changed)
@@ -70,8 +72,8 @@ def _nothing() -> None:
 
 
 def _close_to_others(paths: Paths) -> None:
-    """Take node.yml from everybody but its owner: cloud-init writes files 0644 unless told otherwise."""
-    for path in [paths.node_file, *paths.drop_ins.glob("*.yml")]:
+    """Take node.yml, and user-data, from everybody but the owner: cloud-init writes 0644 unless told otherwise."""
+    for path in [paths.node_file, *paths.drop_ins.glob("*.yml"), paths.instance_data]:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:

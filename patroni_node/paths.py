@@ -137,6 +137,11 @@ class Paths:
         return self.root / "var/lib/cloud/data/instance-id"
 
     @property
+    def instance_data(self) -> Path:
+        """What cloud-init says of the machine, for everybody: on some clouds user-data, too (CVE-2023-1786)."""
+        return self.root / "run/cloud-init/instance-data.json"
+
+    @property
     def machine_id(self) -> Path:
         return self.root / "etc/machine-id"
 

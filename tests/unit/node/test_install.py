@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -15,6 +16,9 @@ from patroni_node import cli
 from patroni_node.configure import configure
 from patroni_node.errors import EX_IOERR, InstallError, NodeError
 from patroni_node.install import NoAccounts, Target, install
+from patroni_node.paths import Paths
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def mode(path: Path) -> int:
@@ -47,6 +51,26 @@ def test_node_files_are_closed_to_others(node: Node) -> None:
     configure(node.paths, node.machine)
     assert mode(node.paths.node_file) == 0o600
     assert mode(node.paths.drop_ins / "10-name.yml") == 0o600
+
+
+@pytest.mark.parametrize("text", [MINIMAL, "cluster: A B\n"], ids=["accepted", "refused"])
+def test_user_data_is_closed_to_others(node: Node, text: str) -> None:
+    """Any account read the cluster's key there, on incus, LXD, Oracle's cloud, Vultr and Azure (CVE-2023-1786)."""
+    node.write(text)
+    node.paths.node_file.chmod(0o644)
+    node.paths.instance_data.parent.mkdir(parents=True)
+    node.paths.instance_data.write_text("{}")
+    node.paths.instance_data.chmod(0o644)
+    with contextlib.suppress(NodeError):
+        configure(node.paths, node.machine)
+    assert mode(node.paths.instance_data) == mode(node.paths.node_file) == 0o600
+
+
+def test_user_data_is_closed_before_anybody_logs_in() -> None:
+    """sshd and logins wait for cloud-init.service, and with it for what ends it."""
+    for unit in ("cloud-init-local", "cloud-init"):
+        text = (ROOT / f"files/usr/lib/systemd/system/{unit}.service.d/patroni-node.conf").read_text()
+        assert f"\nExecStartPost=-/bin/chmod -f 0600 {Paths().instance_data}\n" in text
 
 
 def test_unchanged_files_are_untouched(node: Node) -> None:

@@ -36,6 +36,8 @@ class Ended:
         return ["it did not end in time" if self.code is None else f"exit code {self.code}"]
 
 
+Feed = Callable[[Sequence[str], str, float], Ended]
+"""Takes a program's words, what it reads, and the most seconds that it may take."""
 Run = Callable[[Sequence[str], float, Callable[[], bool]], Ended]
 """Takes a program's words, the most seconds that it may take, and a function that says when to stop waiting."""
 
@@ -45,7 +47,19 @@ def never() -> bool:
     return False
 
 
-def run(words: Sequence[str], seconds: float, stop: Callable[[], bool] = never) -> Ended:
+def feed(words: Sequence[str], text: str, seconds: float) -> Ended:
+    """Run a program as run does, and let it read what nobody else may see: arguments are for every account."""
+    descriptor = os.memfd_create("patroni-node")
+    with open(descriptor, "w+", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        stream.seek(0)
+        return run(words, seconds, stdin=descriptor)
+
+
+def run(
+    words: Sequence[str], seconds: float, stop: Callable[[], bool] = never, stdin: int = subprocess.DEVNULL
+) -> Ended:
     """Run a program to its end, or end it after seconds or as soon as stop() says so.
 
     It has a session of its own: Ctrl-C reaches this program, which decides what becomes of that one.
@@ -53,7 +67,7 @@ def run(words: Sequence[str], seconds: float, stop: Callable[[], bool] = never) 
     try:
         process = subprocess.Popen(
             words,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

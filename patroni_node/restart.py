@@ -19,7 +19,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from patroni_node import commands, effective, install, member, notice, postmaster, problems, rest
-from patroni_node.commands import PATRONICTL, Run
+from patroni_node.commands import PATRONICTL, Feed, Run
 from patroni_node.dcs import Consul
 from patroni_node.decide import Machine, decide
 from patroni_node.effective import Effective
@@ -95,6 +95,7 @@ class Tools:
     say: Callable[[str], None] = say
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    feed: Feed = commands.feed
 
 
 def restart(paths: Paths, *, wait: float, postgresql: bool = True, tools: Tools | None = None) -> None:

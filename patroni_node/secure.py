@@ -213,7 +213,8 @@ class _Work:
             f"ALTER ROLE \"{user}\" PASSWORD '{verifier(password, os.urandom(16))}'"
             for user, password in wanted.items()
         ]
-        done = self.tools.run([*SQL, "-c", "; ".join(statements)], self.wait, commands.never)
+        # By its input: a verifier in an argument is for every account to see, and to try passwords with.
+        done = self.tools.feed(SQL, f"BEGIN; {'; '.join(statements)}; COMMIT;\n", self.wait)
         if done.code != 0:
             raise UnavailableError(
                 f"the passwords were not changed ({done.last}): replicas could not stream after this"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from patroni_node import commands
+
 ROOT = Path(__file__).parents[2]
 HEAVY = {"yaml", "jinja2", "jsonschema"}
 PROGRAM = """
@@ -36,3 +38,10 @@ def test_a_command_loads_what_it_needs(words: list[str], needed: set[str]) -> No
         [sys.executable, "-c", PROGRAM, *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert HEAVY & set(json.loads(done.stdout)) == needed
+
+
+@pytest.mark.real_process
+def test_what_a_program_reads_is_no_argument_of_it() -> None:
+    """Every account of a node sees the arguments of a process."""
+    ended = commands.feed(["sh", "-c", "tr '\\0' ' ' </proc/$$/cmdline; cat"], "a verifier\n", 10)
+    assert (ended.code, ended.output.count("a verifier")) == (0, 1)

@@ -239,7 +239,8 @@ _ANSWER = """\
 """
 # Consul reads a body to its end, into memory and without a limit, and sends it on to who leads, before it asks for a
 # token. It limits connections by their source, of which there are many on lo. No table of connections is kept, so a
-# quota begins anew with a SYN; where the set is full, nothing is sent.
+# quota begins anew with a SYN. That goes to the agent alone: two connections to two places may come from one port.
+# Where the set is full, nothing is sent.
 _HTTP = """\
     set asked {{
         type ipv4_addr . inet_service . inet_service
@@ -250,6 +251,7 @@ _HTTP = """\
     chain ask_agent {{
         meta skuid {accounts} accept
         ip saddr != 127.0.0.1 goto refuse
+        ip daddr != 127.0.0.1 goto refuse
         tcp flags & (syn | ack) == syn delete @asked {{ ip saddr . tcp sport . tcp dport }} accept
         update @asked {{ ip saddr . tcp sport . tcp dport quota until {most} }} accept
         goto refuse

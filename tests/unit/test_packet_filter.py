@@ -264,7 +264,7 @@ while True:
 """
 _POUR = """
 import os, socket, struct, sys
-account, source, size = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+account, source, target, size = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 os.setresuid(account, account, account)
 try:
     with socket.socket() as s:
@@ -272,7 +272,7 @@ try:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         s.bind((source, 45679))
-        s.connect(("127.0.0.1", 8501))
+        s.connect((target, 8501))
         s.sendall(b"%010d" % size + bytes(size))
         print(s.recv(3).decode())
 except OSError as error: print(type(error).__name__)
@@ -288,8 +288,8 @@ def test_no_account_pours_more_into_the_agent_than_a_question_takes(segment: Seg
     listening = segment.popen("node", _AGENT)
     assert listening.stdin and listening.stdout and listening.stdout.readline() == "ready\n"
 
-    def pour(account: int, size: int, source: str = "127.0.0.1") -> str:
-        return segment.run("node", sys.executable, "-c", _POUR, str(account), source, str(size)).strip()
+    def pour(account: int, size: int, source: str = "127.0.0.1", target: str = "127.0.0.1") -> str:
+        return segment.run("node", sys.executable, "-c", _POUR, str(account), source, target, str(size)).strip()
 
     try:
         for account in (0, agent, database):
@@ -299,6 +299,10 @@ def test_no_account_pours_more_into_the_agent_than_a_question_takes(segment: Seg
             assert pour(nobody, 150_000) == "all"
         assert pour(nobody, 2_000_000) in ("ConnectionResetError", "BrokenPipeError")
         assert pour(nobody, 1, "127.0.0.9") == "ConnectionRefusedError"
+        # Or a SYN from the same port to another place would let the first connection begin anew.
+        before = segment.refused()
+        assert pour(nobody, 1, "127.0.0.1", "127.0.0.9") == "ConnectionRefusedError"
+        assert segment.refused() == before + 1
         assert pour(nobody, 1) == "all"
     finally:
         listening.kill()

@@ -123,7 +123,7 @@ except TimeoutError: print("too slow")'""",
     "order": "systemctl list-jobs --no-legend; journalctl -b -q -o cat -g 'ordering cycle' | head",
     "exposure": "for u in patroni patroni-node consul patroni-node-acl patroni-node-renew;"
     " do systemd-analyze security --no-pager $u | tail -n 1; done",
-    "kernel settings": "sysctl vm.overcommit_memory vm.overcommit_ratio vm.swappiness",
+    "kernel settings": "sysctl vm.overcommit_memory vm.overcommit_ratio vm.swappiness kernel.yama.ptrace_scope",
     "transparent huge pages": "cat /sys/kernel/mm/transparent_hugepage/enabled",
     "postmaster": "cat /proc/$(head -n 1 /var/lib/postgresql/15/main/postmaster.pid)/oom_score_adj",
     "backend": "cat /proc/$(pgrep -f '^postgres: .*checkpointer')/oom_score_adj",

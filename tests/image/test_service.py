@@ -55,7 +55,8 @@ def test_without_memory_a_backend_goes_first_and_alone(facts: dict[str, Any]) ->
 
 def test_the_kernel_promises_no_memory_that_is_not_there(facts: dict[str, Any]) -> None:
     settings = dict(re.findall(r"(\S+) = (\d+)", facts["commands"]["kernel settings"]["out"]))
-    assert settings == {"vm.overcommit_memory": "2", "vm.overcommit_ratio": "80", "vm.swappiness": "1"}
+    memory = {"vm.overcommit_memory": "2", "vm.overcommit_ratio": "80", "vm.swappiness": "1"}
+    assert settings == {**memory, "kernel.yama.ptrace_scope": "1"}
 
 
 def test_transparent_huge_pages_are_only_for_who_asks(facts: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from patroni_node import authority, clone, identity, neighbours, notice
 from patroni_node.dcs import Consul
 from patroni_node.decide import Machine, decide
 from patroni_node.errors import NodeError
-from patroni_node.install import NoAccounts, Target, install
+from patroni_node.install import NoAccounts, Target, install, take
 from patroni_node.network import IP
 from patroni_node.paths import Paths
 
@@ -47,6 +47,9 @@ def configure(paths: Paths, machine: Machine | None = None, wait: float = 0.0) -
     paths.ready.unlink(missing_ok=True)
     # First, since what is refused may hold the key all the same.
     _close_to_others(paths)
+    if paths.live:
+        # HashiCorp's package gives it to consul; Debian's does not.
+        take(paths.consul_json.parent)
     decided = decide(paths, machine, wait, ask=True, before=authority.RENEW_BEFORE)
     wanted, who, own = decided.settings, decided.who, decided.address
     peers = wanted.dcs.peers(own) if isinstance(wanted.dcs, Consul) and wanted.dcs.mode == "server" else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import stat
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 from patroni_node.errors import Key, NodeError
 from patroni_node.network import IP
-from patroni_node.sources import Reader, Source, parse
+from patroni_node.sources import MAX_BYTES, Reader, Source, parse
 
 RunOpenssl = Callable[[Sequence[str], str], str]
 """Takes arguments of openssl(1) and its standard input; returns its output, whatever its exit code."""
@@ -106,10 +107,18 @@ def load(wanted: TlsSources, reader: Reader, own: IP | None, run: RunOpenssl = r
 def read_present(ca: Path, certificate: Path, key: Path) -> Tls | None:
     """Return what is on the disk; None where one of the three is not there, or cannot be read."""
     try:
-        texts = [path.read_text(encoding="ascii") for path in (ca, certificate, key)]
-    except (OSError, UnicodeDecodeError):
+        texts = [_present(path) for path in (ca, certificate, key)]
+    except (OSError, ValueError):
         return None
     return Tls(*texts)
+
+
+def _present(path: Path) -> str:
+    """Consul's folder may have been another account's: nothing there may hold up root, or take its memory."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError
+        return stream.read(MAX_BYTES).decode("ascii")
 
 
 def _pair(wanted: TlsSources, reader: Reader, certificate: str, key: str) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from conftest import MINIMAL, FakeAccounts, Node
 
-from patroni_node import cli
+from patroni_node import cli, tls
 from patroni_node.configure import configure
 from patroni_node.errors import EX_IOERR, InstallError, NodeError
-from patroni_node.install import NoAccounts, Target, install
+from patroni_node.install import NoAccounts, Target, install, take
 from patroni_node.paths import Paths
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -71,6 +71,29 @@ def test_user_data_is_closed_before_anybody_logs_in() -> None:
     for unit in ("cloud-init-local", "cloud-init"):
         text = (ROOT / f"files/usr/lib/systemd/system/{unit}.service.d/patroni-node.conf").read_text()
         assert f"\nExecStartPost=-/bin/chmod -f 0600 {Paths().instance_data}\n" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_a_folder_of_another_account_becomes_root_s(tmp_path: Path) -> None:
+    """HashiCorp's package gives /etc/consul.d to consul: a link for the token there sent root's files to the agent."""
+    folder = tmp_path / "consul.d"
+    take(folder)
+    folder.mkdir()
+    folder.chmod(0o770)
+    os.chown(folder, 65534, 65534)
+    take(folder)
+    status = folder.stat()
+    assert (status.st_uid, status.st_gid, mode(folder)) == (0, 65534, 0o750)
+
+
+def test_nothing_in_a_folder_of_certificates_holds_up_root(tmp_path: Path) -> None:
+    good, pipe, link = (tmp_path / name for name in ("good", "pipe", "link"))
+    good.write_text("PEM")
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/zero")
+    assert tls.read_present(good, good, good) == tls.Tls("PEM", "PEM", "PEM")
+    for bad in (pipe, link, tmp_path / "absent"):
+        assert tls.read_present(good, bad, good) is None
 
 
 def test_unchanged_files_are_untouched(node: Node) -> None:

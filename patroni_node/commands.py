@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 
 PATRONICTL = ("patronictl", "-c", "/etc/patroni/patroni.yml")
 POLL_SECONDS = 0.2
+MAX_BYTES = 4 << 20
+"""What a program may print: psql passes on what answers in place of PostgreSQL, which need not end."""
+CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def feed(words: Sequence[str], text: str, seconds: float) -> Ended:
 def run(
     words: Sequence[str], seconds: float, stop: Callable[[], bool] = never, stdin: int = subprocess.DEVNULL
 ) -> Ended:
-    """Run a program to its end, or end it after seconds or as soon as stop() says so.
+    """Run a program to its end, or end it after seconds, after MAX_BYTES, or as soon as stop() says so.
 
     It has a session of its own: Ctrl-C reaches this program, which decides what becomes of that one.
     """
@@ -70,8 +74,6 @@ def run(
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             start_new_session=True,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
@@ -79,16 +81,29 @@ def run(
         return Ended(None, f"{words[0]}: {error.strerror}")
     deadline = time.monotonic() + seconds
     with process:
-        while True:
-            try:
-                output, _ = process.communicate(timeout=POLL_SECONDS)
-                return Ended(process.returncode, output)
-            except subprocess.TimeoutExpired:
-                if stop() or time.monotonic() >= deadline:
-                    break
+        assert process.stdout is not None
+        code, output = _follow(process, process.stdout.fileno(), lambda: stop() or time.monotonic() >= deadline)
         process.kill()
-        output, _ = process.communicate()
-    return Ended(None, output)
+    return Ended(code, output.decode("utf-8", "replace"))
+
+
+def _follow(process: subprocess.Popen[bytes], stdout: int, stop: Callable[[], bool]) -> tuple[int | None, bytes]:
+    """Return a program's exit code, None before its end, and what it has printed."""
+    output, open_ = bytearray(), True
+    os.set_blocking(stdout, False)
+    while len(output) <= MAX_BYTES:
+        if open_ and select.select([stdout], [], [], POLL_SECONDS)[0]:
+            chunk = os.read(stdout, CHUNK)
+            output += chunk
+            open_ = bool(chunk)
+        if not open_:
+            try:
+                return process.wait(POLL_SECONDS), bytes(output)
+            except subprocess.TimeoutExpired:
+                pass
+        if stop():
+            break
+    return None, bytes(output)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from foundry.lab.judge import judge
 from foundry.lab.plan import CA
 from foundry.lab.witness import rows, watch
 from tests.cluster.conftest import Clusters
-from tests.pipeline.harness import until
+from tests.pipeline.harness import ROOT, until
 
 SQL = "cd / && sudo -u postgres psql -XAtc"
 SECONDS = 180
@@ -101,6 +101,24 @@ def is_secure(cluster: Cluster) -> None:
     peers = cluster.machines[leader].ssh("sudo consul operator raft list-peers").output
     assert len(peers.splitlines()) == 4
     assert f"--cacert {CA}" in cluster.plan.ask(cluster.nodes[leader], "/")
+
+
+def test_what_somebody_has_left_there_before_is_found(before: Cluster) -> None:
+    """By the commands of the page, as they stand there."""
+    page = (ROOT / "docs/node.md").read_text(encoding="utf-8").partition("It closes the doors")[2]
+    commands = page.split("```")[1].strip().splitlines()
+    assert len(commands) == 4
+    leader = before.leader()
+    assert leader is not None
+    machine = before.machines[leader]
+    machine.ssh("sudo consul acl token create -description=left-behind -policy-name=global-management")
+    machine.ssh(f"{SQL} 'CREATE ROLE left_behind SUPERUSER LOGIN'")
+    tokens, methods, config, roles = (machine.ssh(f"cd / && {command}").output for command in commands)
+    assert "left-behind" in tokens
+    assert methods == ""
+    assert "loop_wait" in config
+    assert "left_behind" in roles
+    machine.ssh(f"{SQL} 'DROP ROLE left_behind'")
 
 
 def test_then_a_new_machine_is_secure_too(before: Cluster) -> None:

@@ -54,12 +54,14 @@ def test(cfg: Config, workspace: Workspace, *, fast: bool, show: Callable[[str],
     ]
     costly: list[Step] = [
         ("image", lambda: _image(cfg, workspace, show)),
-        ("pipeline tests", lambda: pytest(workspace, workspace.pipeline_suite, show, *TWO)),
+        # Both take the image, and neither what the other has shown; the longer one comes last.
         ("cluster tests", lambda: pytest(workspace, workspace.cluster_suite, show, *CLUSTERS[machine])),
+        ("pipeline tests", lambda: pytest(workspace, workspace.pipeline_suite, show, *TWO)),
     ]
     parts = [_run(*step) for step in cheap]
     for name, act in [] if fast else costly:
-        whole = all(p.outcome == "passed" for p in parts)
+        base = parts[: len(cheap) + 1]
+        whole = all(p.outcome == "passed" for p in base)
         parts.append(_run(name, act) if whole else Part(name, "not run"))
     for part in parts:
         log.info(f"{part.name:<16} {part.outcome:<8}{part.seconds:6.1f} s")

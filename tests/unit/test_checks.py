@@ -51,52 +51,62 @@ def test_shell_scripts_are_found_by_their_first_line(tmp_path: Path) -> None:
     assert {str(p.relative_to(tmp_path)) for p in lint.shell_scripts(tmp_path)} == set(shell)
 
 
-@pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, FoundryError | None]:
-    """How each part of the suite ends; a test changes it."""
-    ends: dict[str, FoundryError | None] = {
-        "lint": None,
-        "unit": None,
-        "image": None,
-        "pipeline": None,
-        "cluster": None,
-    }
+class Parts:
+    """The parts of the suite: how each one ends, which a test changes, and which have run."""
 
-    def end(name: str) -> None:
-        error = ends[name]
-        if error:
+    def __init__(self) -> None:
+        self.ends: dict[str, FoundryError | None] = {}
+        self.ran: list[str] = []
+
+    def run(self, name: str) -> None:
+        self.ran.append(name)
+        if error := self.ends.get(name):
             raise error
 
-    monkeypatch.setattr(lint, "lint", lambda _: end("lint"))
-    monkeypatch.setattr(suite, "pytest", lambda _, folder, show, *options: end(folder.name))
-    monkeypatch.setattr(suite, "_image", lambda *_: end("image"))
-    return ends
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    found = Parts()
+    monkeypatch.setattr(lint, "lint", lambda _: found.run("lint"))
+    monkeypatch.setattr(suite, "pytest", lambda _, folder, show, *options: found.run(folder.name))
+    monkeypatch.setattr(suite, "_image", lambda *_: found.run("image"))
+    return found
 
 
 def outcomes(found: Sequence[suite.Part]) -> list[tuple[str, str]]:
     return [(part.name, part.outcome) for part in found]
 
 
-def test_the_whole_suite(cfg: config.Config, workspace: Workspace, parts: dict[str, Any]) -> None:
+def test_the_whole_suite(cfg: config.Config, workspace: Workspace, parts: Parts) -> None:
     found = suite.test(cfg, workspace, fast=False, show=print, machine="container")
-    assert [name for name, _ in outcomes(found)] == ["lint", "unit tests", "image", "pipeline tests", "cluster tests"]
+    assert [name for name, _ in outcomes(found)] == ["lint", "unit tests", "image", "cluster tests", "pipeline tests"]
     assert {outcome for _, outcome in outcomes(found)} == {"passed"}
 
 
-def test_the_fast_suite(cfg: config.Config, workspace: Workspace, parts: dict[str, Any]) -> None:
+def test_the_fast_suite(cfg: config.Config, workspace: Workspace, parts: Parts) -> None:
     assert outcomes(suite.test(cfg, workspace, fast=True, show=print, machine="container")) == [
         ("lint", "passed"),
         ("unit tests", "passed"),
     ]
 
 
-@pytest.mark.parametrize("failing", ["lint", "unit", "image", "pipeline", "cluster"])
-def test_a_failing_part_fails_the_suite(
-    cfg: config.Config, workspace: Workspace, parts: dict[str, Any], failing: str
+@pytest.mark.parametrize(
+    ("failing", "ran"),
+    [
+        ("lint", ["lint", "unit"]),
+        ("unit", ["lint", "unit"]),
+        ("image", ["lint", "unit", "image"]),
+        ("pipeline", ["lint", "unit", "image", "cluster", "pipeline"]),
+        ("cluster", ["lint", "unit", "image", "cluster", "pipeline"]),
+    ],
+)
+def test_a_failing_part_fails_the_suite_and_what_can_still_tell_something_is_run(
+    cfg: config.Config, workspace: Workspace, parts: Parts, failing: str, ran: list[str]
 ) -> None:
-    parts[failing] = CommandFailed("no")
+    parts.ends[failing] = CommandFailed("no")
     with pytest.raises(FoundryError, match=f"test: {failing}.* failed"):
         suite.test(cfg, workspace, fast=False, show=print, machine="container")
+    assert parts.ran == ran
 
 
 def test_pytest_is_shown_as_it_prints_and_no_tests_are_a_failure(

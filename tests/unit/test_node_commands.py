@@ -18,7 +18,7 @@ def python(text: str) -> list[str]:
 
 
 def test_a_program_that_ends() -> None:
-    done = run(python("import sys; print('one'); print('zwölf', file=sys.stderr); sys.exit(3)"), 20)
+    done = run(python("import sys; print('one', flush=True); print('zwölf', file=sys.stderr); sys.exit(3)"), 20)
     assert (done.code, done.first, done.last) == (3, "one", "zwölf")
 
 

@@ -110,8 +110,9 @@ class Session:
             batch.write("".join(f"@{line}\n" for line in lines).encode())
             batch.seek(0)
             words = ["sftp", *self._words("-o", "ControlMaster=no"), "-b", "-", "--", self._address.target]
-            # sftp keeps a whole listing, which need not end, before it says the first line of it.
-            limits = [f"--as={_MEMORY}", *([] if limit is None else [f"--fsize={limit}"])]
+            # sftp keeps a whole listing, which need not end, before it says the first line of it. Not --as: what a user
+            # has ssh start, in Go for example, sets addresses aside that it never uses.
+            limits = [f"--data={_MEMORY}", *([] if limit is None else [f"--fsize={limit}"])]
             words = ["prlimit", *limits, "--", *words]
             seconds = 2 * self._options.timeout + size / _SLOWEST
             try:

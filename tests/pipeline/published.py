@@ -83,11 +83,14 @@ def proved(built: Path) -> None:
         inv(built, "verify-image", seconds=1800).expect(0)
 
 
-def write(store: Path, view: Mapping[str, bytes]) -> None:
+def write(store: Path, view: Mapping[str, bytes], moment: datetime | None = None) -> None:
+    """moment: when the files were written, as far as a web server tells; to the second, as HTTP's dates are."""
     for path, data in view.items():
         (store / path).parent.mkdir(parents=True, exist_ok=True)
         (store / path).unlink(missing_ok=True)
         (store / path).write_bytes(data)
+        if moment:
+            os.utime(store / path, (moment.timestamp(), moment.timestamp()))
 
 
 def flipped(path: Path, at: int | None = None) -> None:

@@ -172,12 +172,13 @@ def test_apt_refuses_a_bit_of_a_package(url: str, store: Published, copied: Path
 def test_an_older_suite_is_not_taken_for_a_newer_one(store: Published, copied: Path, reader: Stock) -> None:
     """A replay: whole and well signed, but of yesterday."""
     knows(reader, store.sources(f"{WEB}/apt"))
-    now = datetime.now(UTC)
-    published.write(copied, store.suite(now))
+    # All of it may happen within a second, which is as exactly as apt and a web server tell times.
+    before = datetime.now(UTC) - published.days(1)
+    published.write(copied, store.suite(before), before)
     reader.sh("apt-get update --error-on=any", web=copied)
     (listed,) = (reader.root / "var/lib/apt/lists").glob("*InRelease")
     kept = listed.read_text(encoding="utf-8")
-    published.write(copied, store.suite(now - published.days(1)))
+    published.write(copied, store.suite(before - published.days(1)))
     reader.sh("apt-get update", web=copied, check=False)
     assert listed.read_text(encoding="utf-8") == kept
     published.write(copied, store.suite())

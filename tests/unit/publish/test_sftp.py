@@ -216,7 +216,7 @@ def test_nobody_is_asked_and_no_host_is_trusted_at_first_sight(monkeypatch: pyte
     monkeypatch.setattr(run, "run", fake)
     session.ask("pwd")
     (words,) = calls
-    assert words[:4] == ["prlimit", f"--as={256 << 20}", "--", "sftp"] and words[-2:] == ["--", "[::1]"]
+    assert words[:4] == ["prlimit", f"--data={256 << 20}", "--", "sftp"] and words[-2:] == ["--", "[::1]"]
     settings = {words[i + 1] for i, word in enumerate(words) if word == "-o"}
     assert {"BatchMode=yes", "StrictHostKeyChecking=yes", "User=me", "Port=2222", "ServerAliveInterval=2"} <= settings
     assert words[4:6] == ["-F", "/x/config"]

@@ -11,6 +11,7 @@ import pytest
 from foundry import log, run
 from foundry.workspace import Workspace
 from tests import profiles
+from tests.unit.segment import Segment
 
 profiles.load()
 
@@ -43,3 +44,17 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def workspace(tmp_path: Path) -> Workspace:
     """An empty project in a folder of its own."""
     return Workspace.at(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_segment() -> Iterator[Segment]:
+    found = Segment()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def segment(shared_segment: Segment) -> Segment:
+    """A node, a neighbour and a stranger, and no filter yet."""
+    shared_segment.run("node", "nft", "flush", "ruleset")
+    return shared_segment

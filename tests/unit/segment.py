@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from patroni_node.network import Network, own_network
+from patroni_node.packet_filter import ruleset
 
 NODE, FRIEND, STRANGER = (
     ("10.129.0.21", "fd00:129::21"),
@@ -17,6 +23,9 @@ HOSTS = {"node": NODE, "friend": FRIEND, "stranger": STRANGER}
 TCP = (22, 5432, 8008, 8300, 8301, 8302, 8500, 8502, 8600)
 LOADER = Path(__file__).resolve().parents[2] / "files/usr/libexec/patroni-node/packet-filter"
 UDP = (53, 8301, 8302, 8600)
+FRIENDS = [own_network(ipaddress.ip_address(text)) for text in FRIEND]
+EVERYBODY: list[Network] = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
+FAMILIES = pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
 
 _LISTEN = f"""
 import json, select, socket, sys
@@ -104,6 +113,18 @@ else:
     header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, number, 0) + src + dst
     out.sendto(header + body, (target, 0))
 """
+
+
+def script(
+    family: int,
+    networks: list[Network] = FRIENDS,
+    *,
+    gossip: bool = False,
+    agent: int | None = None,
+    database: int | None = None,
+) -> str:
+    own = ipaddress.ip_address(NODE[family])
+    return ruleset(networks, [], own, consul=True, gossip_from_anywhere=gossip, agent=agent, database=database)
 
 
 class Segment:

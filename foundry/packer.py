@@ -32,14 +32,23 @@ def version() -> tuple[int, ...]:
     return tuple(int(n) for n in found.groups())
 
 
-def build(workspace: Workspace, scratch: Path, variables: Mapping[str, str], console: Path) -> None:
+def build(
+    workspace: Workspace,
+    scratch: Path,
+    variables: Mapping[str, str],
+    console: Path,
+    *,
+    source: str,
+    space: Path | None = None,
+) -> None:
     """Run `packer build` with variables; scratch is a folder of ours for its templates and cache.
 
-    console: the file that the guest's serial console goes to.
+    console: the file that the guest's console goes to. source: which of the template's. space: the network namespace
+    that Packer runs in.
     Raises CommandFailed with Packer's last lines, GuestError with the console's where the guest never came up.
     """
     try:
-        _call("build", workspace, scratch, variables)
+        _call("build", workspace, scratch, variables, source=source, space=space)
     except CommandFailed as error:
         if "waiting for SSH" not in (error.details or ""):
             raise
@@ -73,18 +82,26 @@ def _environment() -> dict[str, str]:
     return {"CHECKPOINT_DISABLE": "1", "PACKER_NO_COLOR": "1"}
 
 
-def _call(verb: str, workspace: Workspace, scratch: Path, variables: Mapping[str, str]) -> None:
+def _call(
+    verb: str,
+    workspace: Workspace,
+    scratch: Path,
+    variables: Mapping[str, str],
+    *,
+    source: str | None = None,
+    space: Path | None = None,
+) -> None:
     templates = scratch / "templates"
     templates.mkdir(parents=True, exist_ok=True)
-    for source in workspace.packer.glob("*.pkr.hcl"):
-        shutil.copyfile(source, templates / source.name)
+    for path in workspace.packer.glob("*.pkr.hcl"):
+        shutil.copyfile(path, templates / path.name)
     # Packer's sockets lie in TMPDIR, and a socket's path has at most 107 bytes: "." is short below a deep folder too.
     # Its crash.log goes to the current folder as well.
     environment = {**_environment(), "PACKER_CACHE_DIR": str(scratch / "cache"), "TMPDIR": "."}
     packer = run.find("packer", "packer")
     if version() >= PLUGINS_SINCE:
-        for source in (workspace.packer / "current").glob("*.pkr.hcl"):
-            shutil.copyfile(source, templates / source.name)
+        for path in (workspace.packer / "current").glob("*.pkr.hcl"):
+            shutil.copyfile(path, templates / path.name)
         run.run(
             [packer, "init", templates],
             cwd=scratch,
@@ -94,9 +111,16 @@ def _call(verb: str, workspace: Workspace, scratch: Path, variables: Mapping[str
             hint="install the QEMU plugin by hand: packer plugins install github.com/hashicorp/qemu",
         )
     request = json.dumps(
-        {"packer": str(packer), "verb": verb, "templates": str(templates), "variables": dict(variables)}
+        {
+            "packer": str(packer),
+            "verb": verb,
+            "templates": str(templates),
+            "variables": dict(variables),
+            "source": source,
+        }
     )
-    child = [sys.executable, "-m", "foundry.packer", request]
+    enter = [] if space is None else ["nsenter", f"--net={space}"]
+    child = [*enter, sys.executable, "-m", "foundry.packer", request]
     run.run(
         run.contained(child),
         cwd=scratch,
@@ -113,7 +137,7 @@ def _child(request: str) -> int:
     )
     options: dict[str, object] = {"var": wanted["variables"]}
     if wanted["verb"] == "build":
-        options |= {"color": "false", "timestamp_ui": True}
+        options |= {"color": "false", "timestamp_ui": True, "only": wanted["source"]}
     code, _, _ = packer.execute_cmd(wanted["verb"], wanted["templates"], **options)
     return int(code)
 

@@ -121,8 +121,9 @@ class Consul(Section):
 
 
 class Build(Section):
-    """The machine that Packer boots to build an image."""
+    """The machine that an image is built in; all but the first key are of a virtual one."""
 
+    machine: Literal["auto", "vm", "container"] = "auto"
     memory_mib: Memory = 2048
     cpus: Cpus = 2
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"

@@ -1,7 +1,7 @@
 # The golden image: a copy of the base, booted, with the node's packages installed from a local repository, and sealed.
 
 build {
-  sources = ["source.qemu.golden"]
+  sources = ["source.qemu.golden", "source.null.golden"]
 
   provisioner "shell" {
     scripts = [
@@ -17,5 +17,16 @@ build {
     execute_command = "{{ .Vars }} sh {{ .Path }}"
     remote_folder   = "/run"
     skip_clean      = true
+  }
+
+  # The null builder ends no machine (packer/container.pkr.hcl).
+  provisioner "shell" {
+    only              = ["null.golden"]
+    inline            = ["kill -s RTMIN+4 1"]
+    inline_shebang    = "/bin/sh -e"
+    remote_folder     = "/run"
+    skip_clean        = true
+    execute_command   = "sh {{ .Path }}"
+    expect_disconnect = true
   }
 }

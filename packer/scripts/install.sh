@@ -4,7 +4,8 @@ set -eu
 
 mount_point=/run/patroni-foundry
 mkdir -p "$mount_point"
-mount -o ro "/dev/disk/by-label/$REPOSITORY_LABEL" "$mount_point"
+# A container was lent it there already.
+mountpoint --quiet "$mount_point" || mount -o ro "/dev/disk/by-label/$REPOSITORY_LABEL" "$mount_point"
 
 # apt sees this repository only, keeps no caches of it, and asks no questions before: what apt-utils does for that, it
 # would first have to start a Perl for.

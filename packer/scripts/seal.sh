@@ -24,7 +24,8 @@ find /var/log -type f -delete
 
 # The day and the hour of the build would be the one difference between two images of the same packages.
 sed -i -E "s/^([^:]*:[^:]*):[0-9]*:/\1:$((EPOCH / 86400)):/" /etc/shadow /etc/shadow-
-find / -xdev -newermt "@$EPOCH" -exec touch --no-dereference --date="@$EPOCH" {} +
+# Not what is mounted there.
+find / -xdev -fstype ext4 -newermt "@$EPOCH" -exec touch --no-dereference --date="@$EPOCH" {} +
 
 sync
 fstrim / || true

@@ -113,6 +113,19 @@ def test_the_files_of_the_golden_image_are_equal(rebuilt: Rebuilt, manifest: Pat
     assert rebuilt.image.digest != files.read_json(manifest)["files"][0]["sha256"]
 
 
+@pytest.mark.parametrize("machine", ["vm", "container"])
+def test_either_machine_makes_the_same_files(
+    scratch: Scratch, built: Path, project: Path, manifest: Path, machine: str
+) -> None:
+    """The image was built in one of them."""
+    build = scratch(*KEPT, *STAGES)
+    shutil.rmtree(build / "packer")
+    ended = again(build, project, manifest, "--set", f"build.machine={machine}", seconds=600).expect(0)
+    assert f"({machine})" in ended.err or machine == "vm", ended.err
+    row = next(line for line in ended.out.splitlines() if line.strip().startswith("files of the golden image"))
+    assert row.endswith(" of them") and ": equal" in row, row
+
+
 def test_nothing_in_an_image_is_younger_than_its_packages(rebuilt: Rebuilt, tmp_path: Path) -> None:
     """Two builds on one day could be equal in what shows the day."""
     newest = int(files.read_json(next(rebuilt.build.glob("base/*/stage.json")))["inputs"]["date"])

@@ -18,7 +18,7 @@ SOURCES = sorted([*(PROJECT / "foundry").rglob("*.py"), *PROJECT.glob("task*.py"
 ALWAYS = {
     **dict.fromkeys(("chroot", "cp", "du", "env", "mkdir", "rm", "sha256sum", "true"), "coreutils"),
     **dict.fromkeys(("nsenter", "prlimit", "setpriv", "unshare"), "util-linux"),
-    "mount": "mount",
+    **dict.fromkeys(("losetup", "mount"), "mount"),
     **dict.fromkeys(("apt-cache", "apt-get"), "apt"),
     "dpkg-deb": "dpkg",
     "sh": "dash",

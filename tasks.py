@@ -202,20 +202,32 @@ def lock(c: Context) -> None:
 
 
 @task(
-    iterable=["set"],
+    iterable=["set", "only"],
     help={
-        "fast": "only lint and unit tests: about a minute",
+        "fast": "only lint and unit tests: a few minutes",
+        "only": "lint, unit, image, cluster or pipeline; several with commas (may be repeated)",
+        "keyword": "pytest's expression: only the tests of unit, cluster and pipeline that it fits",
+        "last-failed": "only what failed in the results that were kept last",
         "machine": "what test clusters are made of: container, or vm for the tests that need one",
         "set": SET_HELP,
     },
 )
-def test(c: Context, fast: bool = False, machine: str = "container", set: list[str] = []) -> None:
-    """Run lint, the unit tests, a whole build with verification, and the tests of the pipeline."""
+def test(
+    c: Context,
+    fast: bool = False,
+    only: list[str] = [],
+    keyword: str = "",
+    last_failed: bool = False,
+    machine: str = "container",
+    set: list[str] = [],
+) -> None:
+    """Run lint, the unit tests, a whole build with verification, and the tests of clusters and of the pipeline."""
     from foundry import console, suite
 
     def act() -> list[str]:
-        parts = suite.test(configuration(set), WORKSPACE, fast=fast, show=console.out, machine=machine)
-        return [f"test: {', '.join(p.name for p in parts)}: all passed"]
+        wish = suite.Wish(fast, tuple(only), keyword, last_failed, machine)
+        parts = suite.test(configuration(set), WORKSPACE, wish, show=console.out).parts
+        return [f"test: {', '.join(p.name for p in parts)}: all passed" if parts else "test: nothing failed last time"]
 
     show(act)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from foundry import config, lint, locks, run, suite
+from foundry import config, lint, locks, results, run, suite
 from foundry.errors import CommandFailed, ConfigError, FetchError, FoundryError
 from foundry.workspace import Workspace
 
@@ -68,25 +67,25 @@ class Parts:
 def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
     found = Parts()
     monkeypatch.setattr(lint, "lint", lambda _: found.run("lint"))
-    monkeypatch.setattr(suite, "pytest", lambda _, folder, show, *options: found.run(folder.name))
+    monkeypatch.setattr(suite, "pytest", lambda _, folder, show, *options, tests: found.run(folder.name))
     monkeypatch.setattr(suite, "_image", lambda *_: found.run("image"))
     return found
 
 
-def outcomes(found: Sequence[suite.Part]) -> list[tuple[str, str]]:
-    return [(part.name, part.outcome) for part in found]
+def outcomes(found: results.Results) -> list[tuple[str, str]]:
+    return [(part.name, part.outcome) for part in found.parts]
 
 
 def test_the_whole_suite(cfg: config.Config, workspace: Workspace, parts: Parts) -> None:
-    found = suite.test(cfg, workspace, fast=False, show=print, machine="container")
-    assert [name for name, _ in outcomes(found)] == ["lint", "unit tests", "image", "cluster tests", "pipeline tests"]
+    found = suite.test(cfg, workspace, suite.Wish(), print)
+    assert [name for name, _ in outcomes(found)] == ["lint", "unit", "image", "cluster", "pipeline"]
     assert {outcome for _, outcome in outcomes(found)} == {"passed"}
 
 
 def test_the_fast_suite(cfg: config.Config, workspace: Workspace, parts: Parts) -> None:
-    assert outcomes(suite.test(cfg, workspace, fast=True, show=print, machine="container")) == [
+    assert outcomes(suite.test(cfg, workspace, suite.Wish(fast=True), print)) == [
         ("lint", "passed"),
-        ("unit tests", "passed"),
+        ("unit", "passed"),
     ]
 
 
@@ -104,8 +103,8 @@ def test_a_failing_part_fails_the_suite_and_what_can_still_tell_something_is_run
     cfg: config.Config, workspace: Workspace, parts: Parts, failing: str, ran: list[str]
 ) -> None:
     parts.ends[failing] = CommandFailed("no")
-    with pytest.raises(FoundryError, match=f"test: {failing}.* failed"):
-        suite.test(cfg, workspace, fast=False, show=print, machine="container")
+    with pytest.raises(FoundryError, match=f"test: {failing} failed"):
+        suite.test(cfg, workspace, suite.Wish(), print)
     assert parts.ran == ran
 
 
@@ -116,7 +115,7 @@ def test_pytest_is_shown_as_it_prints_and_no_tests_are_a_failure(
     monkeypatch.setattr(run, "run", lambda args, **options: asked.update(options, args=args))
     monkeypatch.setenv("CI", "true")
     suite.pytest(workspace, workspace.unit_suite, print)
-    assert asked["args"][1:] == ["-m", "pytest", "tests/unit"]
+    assert asked["args"][1:4] == ["-m", "pytest", "tests/unit"]
     assert asked["on_line"] is print
     assert asked["env"]["CI"] == "true"
     assert asked.get("check", True)

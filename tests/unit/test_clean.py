@@ -16,7 +16,12 @@ from foundry.workspace import Workspace
 
 def fill(workspace: Workspace) -> None:
     for age, name in enumerate(("new", "old", ".half")):
-        for store in (workspace.stage("base"), workspace.logs.parent, workspace.images):
+        for store in (
+            workspace.stage("base"),
+            workspace.stage("test-results"),
+            workspace.logs.parent,
+            workspace.images,
+        ):
             folder = store / name
             folder.mkdir(parents=True)
             (folder / "file").write_text("x" * 5000)
@@ -41,8 +46,10 @@ def names(folder: Path) -> set[str]:
 def test_the_newest_results_downloads_and_images_stay(workspace: Workspace) -> None:
     fill(workspace)
     cleaned = clean.clean(workspace)
-    assert names(workspace.build) == {"base", "images", "keyring", "lock", "logs", "pool", "publisher", "wheels"}
+    stores = {"base", "images", "keyring", "logs", "pool", "publisher", "test-results", "wheels"}
+    assert names(workspace.build) == {"lock", *stores}
     assert names(workspace.stage("base")) == names(workspace.logs.parent) == {"new"}
+    assert names(workspace.stage("test-results")) == {"new"}
     assert names(workspace.images) == {"new", "old", ".half"}
     assert names(workspace.wheels) == {"sub", "file"} or names(workspace.wheels) == {"sub"}
     assert names(workspace.publisher) == {"private-keys-v1.d", "openpgp-revocs.d"}

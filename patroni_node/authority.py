@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from patroni_node.errors import NodeError
 from patroni_node.tls import Tls, keep_in_memory
@@ -35,6 +35,8 @@ _EC_KEY = (bytes.fromhex("303102010104 20".replace(" ", "")), bytes.fromhex("a00
 # An authority made anew is the same one: same name, same key, same dates (UTCTime ends in 2049, RFC 5280, 4.1.2.5).
 _BEGIN, _END = "20200101000000Z", "20491231235959Z"
 _PEM_END = "-----END CERTIFICATE-----"
+# X509_VERIFY_PARAM_set_flags(3): X509_V_FLAG_NO_CHECK_TIME, of which Python's ssl has no name.
+_NO_CHECK_TIME = 0x200000
 _CONFIG = """\
 [req]
 distinguished_name = name
@@ -127,11 +129,8 @@ def _own_certificate(authority: str, cluster: str, present: Tls | None) -> str:
 
     Its signature differs each time it is made (ECDSA), so it is kept: who compares it by its bytes sees the same one.
     """
-    if present is not None:
-        public = run_openssl(["pkey", "-in", authority, "-pubout"])
-        shown = run_openssl(["x509", "-noout", "-pubkey", "-subject", "-nameopt", "RFC2253"], present.ca, check=False)
-        if public.strip() in shown and f"subject=CN={cluster},O=Patroni authority" in shown:
-            return present.ca
+    if present is not None and _is_of(present.ca, authority, _names_of("authority", cluster)):
+        return present.ca
     with tempfile.TemporaryDirectory() as folder:
         config = _write_config(folder, _subject("authority", cluster), "DNS:unused")
         request = run_openssl(["req", "-new", "-config", config, "-key", authority])
@@ -139,18 +138,45 @@ def _own_certificate(authority: str, cluster: str, present: Tls | None) -> str:
         return _sign(folder, request, words, _BEGIN, _END)
 
 
+def _is_of(ca: str, authority: str, names: frozenset[str]) -> bool:
+    """Whether this is an authority's certificate of this key and these names."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        with keep_in_memory(ca) as path:
+            context.load_cert_chain(path, authority, password=_no_pass_phrase)
+        context.load_verify_locations(cadata=ca)
+    except (OSError, ValueError):
+        return False
+    found = context.get_ca_certs()
+    return len(found) == 1 and _subject_of(found[0]) == names
+
+
+def _no_pass_phrase() -> str:
+    """What an encrypted key is answered, for which openssl would ask the terminal."""
+    return ""
+
+
 def _issue(authority: str, ca: str, member: Member, now: datetime) -> Tls:
-    key = run_openssl(["ecparam", "-name", "prime256v1", "-genkey", "-noout"])
-    with tempfile.TemporaryDirectory() as folder, keep_in_memory(key) as key_path, keep_in_memory(ca) as ca_path:
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-keyout"]
+    with tempfile.TemporaryDirectory() as folder, keep_in_memory("") as key_path, keep_in_memory(ca) as ca_path:
         config = _write_config(folder, _subject("member", member.name), ", ".join(sorted(member.names)))
-        request = run_openssl(["req", "-new", "-config", config, "-key", key_path])
+        request = run_openssl(["req", "-new", "-config", config, *new, key_path])
         words = ["-cert", ca_path, "-keyfile", authority, "-extensions", "member"]
         certificate = _sign(folder, request, words, _asn1(now - EARLIER), _asn1(now + LIFETIME))
+        key = Path(key_path).read_text(encoding="ascii")
     return Tls(ca, certificate, key)
 
 
 def _subject(kind: str, name: str) -> str:
     return f"O = Patroni {kind}\nCN = {name}"
+
+
+def _names_of(kind: str, name: str) -> frozenset[str]:
+    return frozenset({f"organizationName=Patroni {kind}", f"commonName={name}"})
+
+
+def _subject_of(shown: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(f"{kind}={value}" for row in shown["subject"] for kind, value in row)
 
 
 def _write_config(folder: str, subject: str, names: str) -> str:
@@ -177,22 +203,40 @@ def _is_good(present: Tls, ca: str, member: Member, now: datetime, before: timed
     """Whether a certificate need not be replaced yet; one whose begin lies ahead was made by a clock that was wrong."""
     if not present.certificate or not present.key:
         return False
-    words = ["x509", "-noout", "-startdate", "-enddate", "-dateopt", "iso_8601", "-ext", "subjectAltName", "-pubkey"]
-    shown = run_openssl(words, present.certificate, check=False)
-    dates = {name: datetime.fromisoformat(text) for name, text in re.findall(r"not(\w+)=([-0-9]+ [:0-9]+Z)", shown)}
-    if dates.keys() != {"Before", "After"} or not dates["Before"] <= now < dates["After"] - before:
+    shown = _shown_to_a_client(ca, present.certificate, present.key)
+    if shown is None:
         return False
-    if dates["After"] > now + LIFETIME or _names(shown) != _normalized(member.names):
+    begin, end = (datetime.fromtimestamp(ssl.cert_time_to_seconds(shown[n]), UTC) for n in ("notBefore", "notAfter"))
+    if not begin <= now < end - before or end > now + LIFETIME:
         return False
-    with keep_in_memory(present.key) as path, keep_in_memory(ca) as ca_path:
-        public = run_openssl(["pkey", "-in", path, "-pubout"], check=False).strip()
-        answer = run_openssl(["verify", "-no_check_time", "-CAfile", ca_path], present.certificate, check=False)
-    return bool(public) and public in shown and ": OK" in answer
+    names = (
+        f"{'IP' if kind == 'IP Address' else kind}:{value.strip()}" for kind, value in shown.get("subjectAltName", ())
+    )
+    return _normalized(names) == _normalized(member.names)
 
 
-def _names(shown: str) -> frozenset[str]:
-    found = re.findall(r"(DNS|IP Address):([^,\s]+)", shown)
-    return _normalized(f"{'IP' if kind == 'IP Address' else kind}:{value}" for kind, value in found)
+def _shown_to_a_client(ca: str, certificate: str, key: str) -> Mapping[str, Any] | None:
+    """What a TLS client that believes an authority sees of a server's certificate; None where it does not take it.
+
+    Whatever the time is. The two speak to each other in memory: to start openssl for each question would take longer
+    than all else that a boot asks of patroni-node.
+    """
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= _NO_CHECK_TIME
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        with keep_in_memory(certificate) as path, keep_in_memory(key) as key_path:
+            server.load_cert_chain(path, key_path, password=_no_pass_phrase)
+        client.load_verify_locations(cadata=ca)
+        ends = [client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True)]
+        # Each of them says two things at most (RFC 8446, section 2); a third round would be one that gets nowhere.
+        for end in ends * 3:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+        return ends[0].getpeercert()
+    except (OSError, ValueError):
+        return None
 
 
 def _normalized(names: Iterable[str]) -> frozenset[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from patroni_node import tls
 from patroni_node.authority import Member
@@ -55,17 +57,20 @@ def add_own(paths: Paths, wanted: Settings, member: Member, secrets: Secrets, gi
     if secrets.authority is None or secrets.consul_authority is None:
         message = "is missing: the cluster's own authority follows from it; without TLS: write `tls: off`"
         raise NodeError(wanted.document.problem(("secrets", "key"), message))
-    own, store = given.own, given.dcs
-    if own is None:
+    acts: dict[str, Callable[[], Tls]] = {}
+    if given.own is None:
         named = isinstance(dcs, Consul) and dcs.register_service
         names = tuple(f"{part}{member.cluster}.service.consul" for part in ("", "*.") if named)
         present = tls.read_present(paths.tls / "ca.pem", paths.tls / "node.pem", paths.tls / "node.key")
-        own = issue(secrets.authority, replace(member, dns=names), present)
+        acts["own"] = partial(issue, secrets.authority, replace(member, dns=names), present)
     if isinstance(dcs, Consul) and for_store:
         server = replace(member, dns=(f"server.{dcs.datacenter}.consul",))
-        present = tls.read_present(paths.consul_ca, paths.consul_certificate, paths.consul_key)
-        store = issue(secrets.consul_authority, server, present)
-    return Pems(own, store)
+        before = tls.read_present(paths.consul_ca, paths.consul_certificate, paths.consul_key)
+        acts["dcs"] = partial(issue, secrets.consul_authority, server, before)
+    # Most of it is openssl(1): both at once.
+    with ThreadPoolExecutor(len(acts)) as pool:
+        futures = {name: pool.submit(act) for name, act in acts.items()}
+    return replace(given, **{name: future.result() for name, future in futures.items()})
 
 
 def trusted_by_consul(pems: Pems, version: int) -> str | None:

@@ -153,6 +153,27 @@ def test_what_is_damaged_is_replaced(issued: Tls, damage: str) -> None:
         assert getattr(new, damage) != text
 
 
+def test_the_authority_of_another_cluster_is_not_taken(issued: Tls) -> None:
+    """Of the same key: a copied node.yml with another `cluster:` in it."""
+    new = certify(MATERIAL, replace(MEMBER, cluster="other"), issued, NOW, RENEW_BEFORE)
+    assert new.ca != issued.ca
+
+
+def test_whole_and_good_it_costs_no_openssl(issued: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would take half a second of the boot of an emulated machine."""
+    monkeypatch.setattr(authority, "run_openssl", None)
+    assert certify(MATERIAL, MEMBER, issued, NOW, RENEW_BEFORE) == issued
+
+
+def test_an_encrypted_key_is_replaced_and_asks_nobody(issued: Tls) -> None:
+    """At boot there is nobody who could type."""
+    assert issued.key
+    words = ["pkey", "-aes256", "-passout", "pass:x"]
+    encrypted = replace(issued, key=authority.run_openssl(words, issued.key))
+    new = certify(MATERIAL, MEMBER, encrypted, NOW, RENEW_BEFORE)
+    assert new.key not in (issued.key, encrypted.key)
+
+
 def test_an_ipv6_address_is_the_same_however_openssl_spells_it() -> None:
     member = replace(MEMBER, address="fd00:129::21")
     made = certify(MATERIAL, member, None, NOW, RENEW_BEFORE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import platform
 import re
 import secrets
@@ -9,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -184,11 +186,13 @@ class _Trial:
             raise CorruptArtifact(f"{self.image} is not what its manifest says", hint="build the image again")
         self.folder.mkdir(parents=True, mode=0o700)
         self.logs.mkdir(parents=True, exist_ok=True)
-        accelerator = self._open_image()
+        disk, accelerator = self._open_image()
         maker = MAKERS["vm"]
-        with maker(self._spec(accelerator), self.workspace) as machine:
+        # The machine ends with the thread that boots it, so that is this one.
+        with ThreadPoolExecutor(1) as reader, maker(self._spec(accelerator), self.workspace) as machine:
+            reading = reader.submit(contextvars.copy_context().run, self._read_image, disk)
             try:
-                boot, reboot, outcomes = self._examine(machine)
+                boot, reboot, outcomes = self._examine(machine, reading)
             except GuestError as error:
                 # The machine's own folder will be gone by the time somebody looks.
                 error.log = self.logs
@@ -201,16 +205,18 @@ class _Trial:
             raise CorruptArtifact(f"{self.image} changed while it was verified")
         return self._conclude(before, accelerator, boot, reboot, outcomes)
 
-    def _open_image(self) -> Accelerator:
-        log.activity("reading the files of the image")
+    def _open_image(self) -> tuple[Path, Accelerator]:
+        log.activity("opening the image")
         disk = tree.raw(self.image, self.settings.format, self.folder / "disk.raw")
+        kernel, initrd = tree.boot_files(disk, self.folder / "boot")
+        return disk, kvm.accelerator(self.settings.accelerator, kernel, initrd, self.workspace)
+
+    def _read_image(self, disk: Path) -> None:
+        """What needs no guest, while it boots: the files of the image, and the search of its disk for secrets."""
         tree.dump(disk, "/", self.pristine)
         tree.confine(self.pristine)
-        log.activity("searching the bytes of the disk for keys and passwords")
         self.residue = residue.search(disk, self.pristine)
-        kernel, initrd = tree.boot_files(disk, self.folder / "boot")
         disk.unlink()
-        return kvm.accelerator(self.settings.accelerator, kernel, initrd, self.workspace)
 
     def _spec(self, accelerator: Accelerator) -> Spec:
         private, public = ssh.key_pair(self.folder / "keys")
@@ -240,11 +246,12 @@ class _Trial:
             accelerator=accelerator,
         )
 
-    def _examine(self, machine: Machine) -> tuple[float, float | None, list[Outcome]]:
-        log.activity("booting")
+    def _examine(self, machine: Machine, reading: Future[None]) -> tuple[float, float | None, list[Outcome]]:
+        log.activity("booting, and reading the disk meanwhile")
         machine.boot()
         boot = machine.wait_ready(self.settings.boot_seconds)
         log.info(f"{self.name} was up after {boot:.0f} s")
+        reading.result()
         self._describe(machine)
         outcomes = self._suite(machine, PHASES[0], "not rebooted")
         if any(o.outcome != "passed" for o in outcomes):
@@ -281,15 +288,8 @@ class _Trial:
         words.append(f"--junitxml={self.logs / f'{phase}.xml'}")
         # Only what the suite asks for decides, not a plugin that happens to be installed here.
         env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        result = run.run(
-            words,
-            name=f"pytest-{phase}",
-            env=env,
-            cwd=self.folder,
-            check=False,
-            timeout=self.settings.suite_seconds,
-            what="tests/image",
-        )
+        name, bound = f"pytest-{phase}", self.settings.suite_seconds
+        result = run.run(words, name=name, env=env, cwd=self.folder, check=False, timeout=bound, what="tests/image")
         found = files.read_json(report)
         if not isinstance(found, list) or result.returncode not in (0, 1):
             tail = "\n".join(result.output.splitlines()[-6:])

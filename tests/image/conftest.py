@@ -86,11 +86,13 @@ def within(pristine: Path) -> Callable[[str], Path]:
     return resolve
 
 
-def _found(script: Path, host: Any, node: dict[str, Any], known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+def _found(script: Path, host: Any, node: dict[str, Any], config: pytest.Config) -> dict[str, Any]:
     """What a script finds on the node, asked once."""
+    known = config.stash[_FOUND]
     if script not in known:
         text = base64.b64encode(script.read_bytes()).decode()
         told = {key: node[key] for key in ("address", "cluster", "secret")}
+        told["restarted"] = config.option.markexpr == "rebooted"
         argument = base64.b64encode(json.dumps(told).encode()).decode()
         result = host.run(f"echo {text} | base64 -d | sudo python3 - {argument}")
         assert result.rc == 0, result.stderr
@@ -101,13 +103,13 @@ def _found(script: Path, host: Any, node: dict[str, Any], known: dict[Path, dict
 @pytest.fixture(scope="module")
 def facts(host: Any, node: dict[str, Any], pytestconfig: pytest.Config) -> dict[str, Any]:
     """What guest_facts.py finds on the node: one connection instead of a hundred, each of which costs half a second."""
-    return _found(FACTS, host, node, pytestconfig.stash[_FOUND])
+    return _found(FACTS, host, node, pytestconfig)
 
 
 @pytest.fixture(scope="module")
 def access(host: Any, node: dict[str, Any], facts: dict[str, Any], pytestconfig: pytest.Config) -> dict[str, Any]:
     """What guest_access.py is let in to, once the node leads (facts)."""
-    return _found(ACCESS, host, node, pytestconfig.stash[_FOUND])
+    return _found(ACCESS, host, node, pytestconfig)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Runs in the guest as root, on its own Python: collects what the tests look at and prints it as JSON.
 
-Its one argument is base64 of a JSON object: address, cluster, secret.
+Its one argument is base64 of a JSON object: address, cluster, secret, and whether the node was restarted: then it
+collects what only that shows.
 """
 
 import base64
@@ -15,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 LEADER_SECONDS = 120
@@ -24,6 +26,7 @@ CERTIFICATE = "/etc/patroni/tls/node.pem"
 KEY = "/etc/patroni/tls/node.key"
 TOKEN = "/etc/consul.d/patroni-node-token"
 CONSUL = "http://127.0.0.1:8500/v1"
+MARK = "-- "
 CLOUD_INIT_LOG = "/var/log/cloud-init.log"
 SEARCHED = (
     "/etc",
@@ -92,18 +95,16 @@ COMMANDS = {
     "renewal": "systemctl start patroni-node-renew && systemctl show -P Result patroni-node-renew",
     "psycopg": "find $(dirname $(readlink -f /usr/bin/patroni))/.. -name '_psycopg*.so' -exec ldd {} +",
     # The cycle's end as it is when the clock has just been set back by an hour: how long would Patroni sleep?
-    "nap": """/usr/lib/patroni-venv/bin/python3 -c '
-import time, types
+    # An event for /mpp from who says no password, a body that is longer than is read of it, a line that never ends.
+    "patroni's code": """/usr/lib/patroni-venv/bin/python3 -c '
+import io, socket, threading, time, types
+from patroni import api
 from patroni.__main__ import Patroni
+from patroni.api import RestApiHandler as Handler
 naps = []
 dcs, ha = types.SimpleNamespace(loop_wait=10), types.SimpleNamespace(watch=naps.append)
 Patroni.schedule_next_run(types.SimpleNamespace(next_run=time.time() + 3600, dcs=dcs, ha=ha))
-print(*naps)'""",
-    # An event for /mpp from who says no password, a body that is longer than is read of it, a line that never ends.
-    "rest api": """/usr/lib/patroni-venv/bin/python3 -c '
-import io, socket, threading, time, types
-from patroni import api
-from patroni.api import RestApiHandler as Handler
+print(*naps)
 asked = types.SimpleNamespace(check_access=lambda handler, **_: print("who is it"))
 Handler.do_POST_mpp(types.SimpleNamespace(server=asked, _read_json_content=lambda: print("read")))
 for length in ("-1", "1_0", str(2**20 + 1), "3"):
@@ -121,8 +122,8 @@ except TimeoutError: print("too slow")'""",
     "host keys": "cat /etc/ssh/ssh_host_*_key.pub",
     "boot": "cat /proc/sys/kernel/random/boot_id",
     "order": "systemctl list-jobs --no-legend; journalctl -b -q -o cat -g 'ordering cycle' | head",
-    "exposure": "for u in patroni patroni-node consul patroni-node-acl patroni-node-renew;"
-    " do systemd-analyze security --no-pager $u | tail -n 1; done",
+    "exposure": "systemd-analyze security --no-pager patroni patroni-node consul patroni-node-acl patroni-node-renew"
+    " | grep Overall",
     "kernel settings": "sysctl vm.overcommit_memory vm.overcommit_ratio vm.swappiness kernel.yama.ptrace_scope",
     "transparent huge pages": "cat /sys/kernel/mm/transparent_hugepage/enabled",
     "postmaster": "cat /proc/$(head -n 1 /var/lib/postgresql/15/main/postmaster.pid)/oom_score_adj",
@@ -143,6 +144,14 @@ SQL = {
     "identifier": "SELECT to_json(system_identifier::text) FROM pg_control_system()",
     "written": "CREATE TABLE IF NOT EXISTS verified (boot uuid PRIMARY KEY, at timestamptz DEFAULT now());"
     " INSERT INTO verified VALUES ('{boot}') ON CONFLICT DO NOTHING; SELECT json_agg(boot) FROM verified",
+}
+# Not beside the others: a job of systemd's, of which "order" is to find none.
+ALONE = ("renewal",)
+# What only a restart shows; the rest was seen before it.
+RESTARTED = {
+    "commands": ("boot", "failed units", "host keys", "hostname", "system"),
+    "files": ("/etc/machine-id", "/etc/patroni/patroni.yml", CA, CERTIFICATE, "/var/lib/patroni-node/security.json"),
+    "sql": ("identifier", "written"),
 }
 
 
@@ -210,13 +219,25 @@ def await_rules():
         time.sleep(1)
 
 
-def psql(statement):
-    """The JSON value that a statement gives to the database superuser, or the error's text."""
-    words = ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]
-    done = subprocess.run([*words, "-c", statement], capture_output=True, text=True, timeout=60, check=False, cwd="/")
-    if done.returncode:
-        return {"error": done.stderr.strip()}
-    return json.loads(done.stdout.strip().splitlines()[-1] or "null")
+def psql(statements):
+    """The JSON value that each statement gives to the database superuser, or the errors' text; one session for all."""
+    words = ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", "postgres"]
+    script = "".join(f"\\echo {MARK}{name}\n{text};\n" for name, text in statements.items())
+    done = subprocess.run(words, input=script, capture_output=True, text=True, timeout=120, check=False, cwd="/")
+    found = {name: {"error": done.stderr.strip()} for name in statements}
+    for block in done.stdout.split(MARK)[1:]:
+        name, *lines = block.strip().splitlines()
+        if lines:
+            found[name] = json.loads(lines[-1])
+    return found
+
+
+def outputs(commands):
+    """What each command prints: two at once, since the node has two processors."""
+    found = {name: shell(command) for name, command in commands.items() if name in ALONE}
+    others = {name: command for name, command in commands.items() if name not in ALONE}
+    with ThreadPoolExecutor(2) as pool:
+        return found | dict(zip(others, pool.map(shell, others.values()), strict=True))
 
 
 def exposures(words):
@@ -296,21 +317,32 @@ def key_lines():
     return found
 
 
-def main():
-    told = json.loads(base64.b64decode(sys.argv[1]))
-    cluster = told["cluster"]
-    leader = await_leader(told["address"])
-    await_rules()
-    boot = shell(COMMANDS["boot"])["out"]
+def unit_properties():
+    """Of each of our units."""
     properties = "Id,LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,After,NRestarts"
     properties += ",Type,KillMode,Restart,TimeoutStopUSec,OOMPolicy,MemoryAccounting,Result,ExecMainStatus"
     blocks = shell(f"systemctl show -p {properties} {' '.join(UNITS)}")["out"].split("\n\n")
     units = [dict(line.split("=", 1) for line in block.splitlines()) for block in blocks]
+    return {u["Id"]: u for u in units}
+
+
+def lasting(told, boot):
+    """What a restart may change, and what it must not."""
+    return {
+        "commands": outputs({name: COMMANDS[name] for name in RESTARTED["commands"]}),
+        "files": {path: describe(path, content=True) for path in RESTARTED["files"]},
+        "sql": psql({name: SQL[name].replace("{boot}", boot) for name in RESTARTED["sql"]}),
+        "consul service": from_consul(f"catalog/service/{told['cluster']}"),
+    }
+
+
+def everything(told, boot):
+    """All that the suite looks at."""
+    cluster = told["cluster"]
     secret_words = [*passwords(rendered()), *key_lines()]
-    facts = {
-        "leader": leader,
-        "commands": {name: shell(command) for name, command in COMMANDS.items()},
-        "units": {u["Id"]: u for u in units},
+    return {
+        "commands": outputs(COMMANDS),
+        "units": unit_properties(),
         "files": {
             **{p: describe(p, content=True) for p in CONTENTS},
             **{p: describe(p) for p in MODES},
@@ -319,7 +351,7 @@ def main():
             name: json.loads(shell(f"cat /run/cloud-init/{name}.json")["out"]) for name in ("result", "status")
         },
         "warnings": shell(f"grep -E '\\[(WARNING|ERROR|CRITICAL)\\]:' {CLOUD_INIT_LOG}")["out"].splitlines(),
-        "sql": {name: psql(text.replace("{boot}", boot)) for name, text in SQL.items()},
+        "sql": psql({name: text.replace("{boot}", boot) for name, text in SQL.items()}),
         "consul service": from_consul(f"catalog/service/{cluster}"),
         "consul health": from_consul(f"health/service/{cluster}?passing"),
         "consul leader": from_consul("status/leader"),
@@ -330,7 +362,15 @@ def main():
         "exposed": exposures([told["secret"], *secret_words]),
         "holders": holders([told["secret"], *secret_words]),
     }
-    print(json.dumps(facts))
+
+
+def main():
+    told = json.loads(base64.b64decode(sys.argv[1]))
+    leader = await_leader(told["address"])
+    await_rules()
+    boot = shell(COMMANDS["boot"])["out"]
+    collect = lasting if told["restarted"] else everything
+    print(json.dumps({"leader": leader, **collect(told, boot)}))
 
 
 main()

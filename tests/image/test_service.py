@@ -37,13 +37,19 @@ def test_addresses_are_there_before_patroni(facts: dict[str, Any]) -> None:
 
 def test_a_clock_that_is_set_back_puts_no_leader_to_sleep(facts: dict[str, Any]) -> None:
     """debian/venv-patches/clock-set-back.patch."""
-    assert facts["commands"]["nap"] == {"rc": 0, "out": "10.0", "err": ""}
+    assert _patronis_code(facts)[:1] == ["10.0"]
 
 
 def test_patroni_asks_who_it_is_and_bounds_what_it_reads(facts: dict[str, Any]) -> None:
     """debian/venv-patches/rest-api-bodies.patch."""
     answers = ["who is it", "400", "400", "413", "400", "too slow"]
-    assert facts["commands"]["rest api"] == {"rc": 0, "out": "\n".join(answers), "err": ""}
+    assert _patronis_code(facts)[1:] == answers
+
+
+def _patronis_code(facts: dict[str, Any]) -> list[str]:
+    ran = facts["commands"]["patroni's code"]
+    assert (ran["rc"], ran["err"]) == (0, "")
+    return ran["out"].splitlines()
 
 
 def test_without_memory_a_backend_goes_first_and_alone(facts: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ ENABLED = ("systemd-networkd.service", "systemd-network-generator.service")
 
 # For ext4 on LVM, which no image has; looking for it takes seconds of each boot.
 DISABLED = ("e2scrub_reap.service", "e2scrub_all.timer")
+# Has no [Install]: Debian starts it in an initrd with systemd in it, which this image has not.
+WANTED = ("systemd-repart.service",)
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class _Tree:
             f'--customize-hook=SOURCE_DATE_EPOCH={self.epoch} chroot "$1" update-initramfs -c -k all',
             f'--customize-hook=systemctl --root="$1" enable {" ".join(ENABLED)}',
             f'--customize-hook=systemctl --root="$1" disable {" ".join(DISABLED)}',
+            f'--customize-hook=systemctl --root="$1" add-wants sysinit.target {" ".join(WANTED)}',
             # By command line too: the first packages are unpacked before the file is read.
             *(f"--dpkgopt={line}" for line in self._path_rules(before)),
             "--dpkgopt=force-unsafe-io",

@@ -243,12 +243,13 @@ def log_says(build: Path, name: str, text: str) -> Callable[[], tuple[bool, obje
     return look
 
 
-def guest_runs(build: Path) -> Callable[[], tuple[bool, object]]:
-    """Whether a virtual machine of a build folder runs, for Inv.reaches."""
+def guest_runs(build: Path, machine: str) -> Callable[[], tuple[bool, object]]:
+    """Whether a machine of a build folder runs, for Inv.reaches; machine: "vm" or "container"."""
+    words = {"vm": "qemu-system-x86_64 -", "container": "systemd-nspawn --quiet"}[machine]
 
     def look() -> tuple[bool, object]:
         found = leftovers(build)
-        return any("qemu-system-x86_64 -" in line for line in found), found
+        return any(words in line for line in found), found
 
     return look
 

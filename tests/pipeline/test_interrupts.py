@@ -26,6 +26,7 @@ from tests.pipeline.harness import (
 )
 
 CTRL_C = [signal.SIGINT, signal.SIGTERM]
+MACHINES = ["vm", "container"]
 ALL_BUT_BASE = (*DOWNLOADS, "archive", "chroot", "patroni-venv", "patroni-node")
 
 
@@ -75,26 +76,40 @@ def test_killed_in_mmdebstrap_then_the_next_run_works(scratch: Scratch, built: P
     nothing_stays(before)
 
 
+def build_in(machine: str) -> tuple[str, ...]:
+    """The words of a build that has come as far as Packer."""
+    return ("build-image", "--no-verify", "--offline", "--set", f"build.machine={machine}")
+
+
 @pytest.mark.parametrize("number", CTRL_C)
-def test_in_the_guest_of_packer(scratch: Scratch, number: signal.Signals) -> None:
+@pytest.mark.parametrize("machine", MACHINES)
+def test_in_the_guest_of_packer(scratch: Scratch, number: signal.Signals, machine: str) -> None:
     build = scratch(*ALL_BUT_BASE, "base")
     before = temporaries()
-    with Inv(build, "build-image", "--no-verify", "--offline") as run:
-        run.reaches(guest_runs(build), "the guest of Packer", 60)
+    with Inv(build, *build_in(machine)) as run:
+        run.reaches(guest_runs(build, machine), "the guest of Packer", 60)
         ends_clean(run, number)
     assert not list(build.glob("packer/*"))
     nothing_stays(before)
 
 
-def test_killed_in_the_guest_of_packer_and_a_guest_that_never_comes_up(scratch: Scratch) -> None:
+@pytest.mark.parametrize("machine", MACHINES)
+def test_killed_in_the_guest_of_packer_then_the_next_run_works(scratch: Scratch, machine: str) -> None:
     build = scratch(*ALL_BUT_BASE, "base")
-    with Inv(build, "build-image", "--no-verify", "--offline") as run:
-        run.reaches(guest_runs(build), "the guest of Packer", 60)
+    with Inv(build, *build_in(machine)) as run:
+        run.reaches(guest_runs(build, machine), "the guest of Packer", 60)
         assert run.end(10, signal.SIGKILL).code == -signal.SIGKILL
     gone(build)
     assert half_made(build)
 
-    ended = inv(build, "build-image", "--no-verify", "--offline", "--set", "build.boot_timeout_s=10", seconds=90)
+    inv(build, *build_in("container"), seconds=120).expect(0)
+    gone(build)
+    assert half_made(build) == []
+
+
+def test_a_guest_that_never_comes_up(scratch: Scratch) -> None:
+    build = scratch(*ALL_BUT_BASE, "base")
+    ended = inv(build, *build_in("vm"), "--set", "build.boot_timeout_s=10", seconds=90)
     message = ended.refused(7, "packer: the guest did not answer ssh within 10s", "log:", "hint:")
     lines = message.splitlines()
     # The kernel is quiet and may not have got to its first word.
@@ -111,7 +126,7 @@ def test_in_the_guest_of_verify(scratch: Scratch, number: signal.Signals) -> Non
     newest = json.loads((build / "images/debian-12.json").read_text(encoding="utf-8"))["folder"]
     before = temporaries()
     with Inv(build, "verify-image") as run:
-        run.reaches(guest_runs(build), "the guest of verify", 60)
+        run.reaches(guest_runs(build, "vm"), "the guest of verify", 60)
         if number == signal.SIGINT:
             ends_clean(run, number)
         else:

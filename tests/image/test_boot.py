@@ -41,6 +41,12 @@ def test_host_name_and_address_are_the_seeds(facts: dict[str, Any], node: dict[s
     assert f" {node['address']}/" in facts["commands"]["addresses"]["out"]
 
 
+def test_the_root_takes_the_whole_disk(facts: dict[str, Any]) -> None:
+    """Which is larger than the image's; what is missing are the boot partitions and ext4's own tables."""
+    root = int(facts["commands"]["root size"]["out"].split()[-1].rstrip("M")) << 20
+    assert root > 0.95 * int(facts["commands"]["disk size"]["out"])
+
+
 def test_own_host_name_resolves_without_dns(facts: dict[str, Any]) -> None:
     """Otherwise every sudo waits for a DNS server that may not be there."""
     assert facts["commands"]["own name"]["rc"] == 0

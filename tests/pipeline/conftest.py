@@ -24,6 +24,22 @@ profiles.load()
 
 Scratch = Callable[..., Path]
 
+# Minutes each. Begun last, one of them would run by itself while the other process has nothing left to do.
+LONGEST = (
+    "test_publishing.py",
+    "test_bare_host.py",
+    "test_rebuild.py",
+    "test_interrupts.py",
+    "test_archive.py",
+    "test_node.py",
+    "test_supply.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def playground() -> Iterator[Path]:

@@ -6,6 +6,7 @@ No loop device and no mount: e2fsprogs, mtools and we write every part by its of
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import uuid
 from dataclasses import dataclass
@@ -114,10 +115,15 @@ def _root_size(size: int) -> int:
 
 
 def _bios_core(root: Path, identity: Identity) -> bytes:
-    """GRUB's core image for BIOS, made by the target's own grub-mkimage; its modules go to /boot/grub as well."""
+    """GRUB's core image for BIOS, made by the target's own grub-mkimage; its modules go to /boot/grub as well.
+
+    As with grub-install, that folder gets what GRUB itself reads, and none of its tools.
+    """
     modules = root / "boot/grub/i386-pc"
     modules.mkdir(parents=True, exist_ok=True)
-    run.run(["cp", "-rT", root / "usr/lib/grub/i386-pc", modules], name="cp")
+    for kind in ("mod", "lst"):
+        for path in sorted((root / "usr/lib/grub/i386-pc").glob(f"*.{kind}")):
+            shutil.copyfile(path, modules / path.name)
     early = root / "boot/grub/early.cfg"
     early.write_text(f"search.fs_uuid {identity.root_fs} root\nset prefix=($root)/boot/grub\n", encoding="utf-8")
     command = ["grub-mkimage", "-O", "i386-pc", "-o", "/boot/grub/i386-pc/core.img", "-c", "/boot/grub/early.cfg"]

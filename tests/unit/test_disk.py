@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry import disk
+from foundry import disk, run
 from foundry.errors import FoundryError
 
 
@@ -41,6 +41,15 @@ def test_boot_sector_points_at_the_core_and_keeps_the_partition_table(tmp_path: 
 def test_a_core_too_large_for_its_partition_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FoundryError, match="does not fit"):
         disk._write_bios_boot(grub(tmp_path), bytes(disk.ESP_AT - disk.BIOS_BOOT_AT + 1), tmp_path / "disk.raw")
+
+
+def test_grub_finds_its_modules_and_no_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "run", lambda *a, **k: (tmp_path / "boot/grub/i386-pc/core.img").write_bytes(b"core"))
+    modules = grub(tmp_path) / "usr/lib/grub/i386-pc"
+    for name in ("linux.mod", "moddep.lst", "grub-bios-setup"):
+        (modules / name).touch()
+    assert disk._bios_core(tmp_path, disk.Identity.of("key")) == b"core"
+    assert sorted(p.name for p in (tmp_path / "boot/grub/i386-pc").iterdir()) == ["core.img", "linux.mod", "moddep.lst"]
 
 
 def test_root_ends_before_the_backup_table() -> None:

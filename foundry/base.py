@@ -14,12 +14,13 @@ from pathlib import Path
 
 import jinja2
 
-from foundry import apt, archive, disk, ext4, files, log, run, stages
+from foundry import apt, archive, disk, exclusions, ext4, files, log, run, stages
 from foundry import epoch as dates
 from foundry.config import Config, Image
 from foundry.workspace import Workspace
 
 IMAGE = "base.qcow2"
+DPKG = "etc/dpkg/dpkg.cfg.d"
 VENV_DIGEST = "patroni-venv.sha256"
 # Debian ships both disabled; the second lets a kernel command line configure the network, as the Packer step does.
 ENABLED = ("systemd-networkd.service", "systemd-network-generator.service")
@@ -72,12 +73,13 @@ def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, w
     inputs = {
         **{f"package {p.name}": f"{p.version} {p.sha256}" for p in packages.base},
         **files.tree_digests([templates], workspace.root),
-        **stages.recipe(disk, ext4, sys.modules[__name__]),
+        **stages.recipe(disk, exclusions, ext4, sys.modules[__name__]),
         "date": str(epoch),
         "consul": files.sha256(packages.consul) if packages.consul else "none",
         "patroni-venv": venv.key,
         "suite": image.suite,
         "disk size": str(image.disk_size),
+        "exclude": ",".join(image.exclude),
         "sources": files.canonical([_source(s) for s in packages.sources]),
     }
     decision = stages.decide(workspace, "base", inputs)
@@ -175,6 +177,8 @@ class _Tree:
         self._link_initrd()
         log.activity("base: waiting for patroni-venv")
         self._install(venv.wait())
+        if self.image.exclude:
+            exclusions.account(self.root, self.image.exclude)
         self._forget()
         for folder in (before, after):
             shutil.rmtree(folder)
@@ -201,6 +205,11 @@ class _Tree:
         for name in environment.list_templates(extensions=["j2"]):
             text = environment.get_template(name).render(identity=self.identity, sources=rows)
             files.write(target / name.removesuffix(".j2"), text)
+        if part == "setup" and self.image.exclude:
+            text = f"# images.NAME.exclude of foundry.yml: {', '.join(self.image.exclude)}"
+            files.write(
+                target / DPKG / "patroni-foundry-exclude", "\n".join([text, *exclusions.rules(self.image.exclude), ""])
+            )
         if part == "final":
             for source in self.packages.sources:
                 if source.signed_by != apt.DEBIAN_KEYRING:
@@ -210,8 +219,9 @@ class _Tree:
 
     @staticmethod
     def _path_rules(before: Path) -> list[str]:
-        text = (before / "etc/dpkg/dpkg.cfg.d/patroni-foundry").read_text(encoding="utf-8")
-        return [line for line in text.splitlines() if line.startswith("path-")]
+        """In the order in which dpkg reads them: the last rule that matches a path decides."""
+        texts = [path.read_text(encoding="utf-8") for path in sorted((before / DPKG).iterdir())]
+        return [line for text in texts for line in text.splitlines() if line.startswith("path-")]
 
     def _install(self, deb: Path) -> None:
         inside = self.root / deb.name

@@ -23,6 +23,7 @@ from foundry import (
     deb,
     disk,
     epoch,
+    exclusions,
     ext4,
     files,
     golden,
@@ -129,7 +130,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
 
 def program() -> dict[str, str]:
     """The digests of the code that makes an image."""
-    rooms = (apt, archive, base, deb, disk, epoch, ext4, golden, packer, recorded, sandbox, tree, wheels)
+    rooms = (apt, archive, base, deb, disk, epoch, exclusions, ext4, golden, packer, recorded, sandbox, tree, wheels)
     return stages.recipe(*rooms, sys.modules[__name__])
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
+from foundry import exclusions
+
 GIB = 1024**3
 _UNITS = {"MiB": 1024**2, "GiB": GIB, "TiB": 1024 * GIB}
 # Debian 11's package: Debian 12 has none, and this one installs and runs there.
@@ -50,6 +52,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Uri = Annotated[str, StringConstraints(pattern=r"^(https?|file)://?[^\s\[\]]+$")]
 SecureUri = Annotated[str, StringConstraints(pattern=r"^https://[^\s\[\]]+$")]
 FilePath = Annotated[Path, BeforeValidator(_path)]
+Exclusion = Annotated[str, AfterValidator(exclusions.check)]
 ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 CHANNEL = r"^[a-z][a-z0-9-]{0,30}$"
 ChannelName = Annotated[str, StringConstraints(pattern=CHANNEL)]
@@ -68,12 +71,16 @@ class Section(BaseModel):
 
 
 class Image(Section):
-    """One golden image. disk_size is in bytes; packages are those that the node does not need but you want."""
+    """One golden image. disk_size is in bytes; packages are those that the node does not need but you want.
+
+    exclude: groups and patterns of paths that it does without (exclusions.py).
+    """
 
     suite: Literal["bookworm"] = "bookworm"
     disk_size: Size = 8 * GIB
     formats: Annotated[tuple[Literal["qcow2", "raw"], ...], *_Listed, Field(min_length=1)] = ("qcow2",)
     packages: Annotated[tuple[PackageName, ...], *_Listed] = ()
+    exclude: Annotated[tuple[Exclusion, ...], *_Listed] = ()
 
 
 class Archive(Section):

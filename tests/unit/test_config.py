@@ -96,6 +96,16 @@ BAD = {
     "package name": ("images: {a: {packages: ['x; rm']}}\n", "images.a.packages[0]: must be the name of a package"),
     "package as a number": ("images: {a: {packages: [1]}}\n", "must be a text, not 1; write it in quotes"),
     "Debian's patroni": ("images: {a: {packages: [patroni]}}\n", "conflicts with patroni-venv"),
+    "exclude as a word": ("images: {a: {exclude: jit}}\n", "images.a.exclude: must be a list, not 'jit'"),
+    "unknown group": (
+        "images: {a: {exclude: [jti]}}\n",
+        "images.a.exclude[0]: must be jit or a path that begins with /, not 'jti'",
+    ),
+    "a path that all need": (
+        "images: {a: {exclude: [jit, /usr/bin/*]}}\n",
+        "images.a.exclude[1]: must name a file or folder of /usr/share, lib, libexec, bin or sbin before any * or ?",
+    ),
+    "double exclusion": ("images: {a: {exclude: [jit, jit]}}\n", "names jit twice"),
     "mirror alone": (IMAGE + "archive: {mirror: 'http://a/debian'}\n", "needs archive.security_mirror"),
     "security alone": (IMAGE + "archive: {security_mirror: 'http://a/s'}\n", "needs archive.mirror beside it"),
     "mirror by ftp": (IMAGE + "archive: {mirror: 'ftp://a'}\n", "must be an http:// or https:// address"),

@@ -33,6 +33,15 @@ def test_configuration_and_packages_are_the_recorded_ones(value: dict[str, Any],
     assert found.sources() == (apt.Source("http://m/debian", "bookworm", ("main",), apt.DEBIAN_KEYRING),)
 
 
+def test_what_is_left_out_is_recorded_and_checked(value: dict[str, Any], workspace: Workspace) -> None:
+    recorded_image = value["configuration"]["images"]["debian-12"]
+    recorded_image["exclude"] = ["jit"]
+    assert load(value, workspace).config.images["debian-12"].exclude == ("jit",)
+    recorded_image["exclude"] = ["/usr/lib/systemd/*"]
+    with pytest.raises(ConfigError, match=r"exclude\[0\]: must be a pattern that spares /usr/lib/systemd/systemd"):
+        load(value, workspace)
+
+
 def test_a_folder_stands_for_the_manifest_in_it(value: dict[str, Any], workspace: Workspace, tmp_path: Path) -> None:
     files.write_json(tmp_path / "image/manifest.json", value)
     assert recorded.load(tmp_path / "image", "", [], workspace).manifest.version == value["version"]

@@ -30,7 +30,7 @@ from foundry.workspace import MEMORY, Workspace
 COLD_SECONDS = 150.0
 WARM_SECONDS = 60.0
 UNCHANGED_SECONDS = 5.0
-IMAGE_BYTES = 300_000_000
+IMAGE_BYTES = 240_000_000
 SPACE_NEEDED = 6_000_000_000
 PEER = "plain mmdebstrap"
 

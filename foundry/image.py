@@ -42,6 +42,7 @@ from foundry.workspace import Workspace
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
+CLUSTER = "256k"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~%-]{0,249}")
 TOOLS = {
     "qemu-img": ["qemu-img", "--version"],
@@ -164,8 +165,8 @@ def _pointer(workspace: Workspace, name: str) -> Path:
 
 
 def _convert(source: Path, kind: str, target: Path) -> Path:
-    # zstd: 3 % smaller than zlib and, on several threads, eight times faster.
-    compressed = ["-c", "-o", "compression_type=zstd"] if kind == "qcow2" else []
+    # zstd: 3 % smaller than zlib and, on several threads, eight times faster. Large clusters: ADR 18.
+    compressed = ["-c", "-o", f"compression_type=zstd,cluster_size={CLUSTER}"] if kind == "qcow2" else []
     run.run(
         ["qemu-img", "convert", "-m", "16", "-W", "-f", "qcow2", "-O", kind, *compressed, source, target],
         name="convert",

@@ -209,6 +209,8 @@ def lock(c: Context) -> None:
         "keyword": "pytest's expression: only the tests of unit, cluster and pipeline that it fits",
         "last-failed": "only what failed in the results that were kept last",
         "machine": "what test clusters are made of: container, or vm for the tests that need one",
+        "mutants": "run no suite: change our code so many times, and see which changes the unit tests notice",
+        "seed": "a number for --mutants, which makes it take the same ones again (default: by chance)",
         "set": SET_HELP,
     },
 )
@@ -219,13 +221,17 @@ def test(
     keyword: str = "",
     last_failed: bool = False,
     machine: str = "container",
+    mutants: str = "",
+    seed: str = "",
     set: list[str] = [],
 ) -> None:
     """Run lint, the unit tests, a whole build with verification, and the tests of clusters and of the pipeline."""
-    from foundry import console, suite
+    from foundry import console, mutation, suite
 
     def act() -> list[str]:
         wish = suite.Wish(fast, tuple(only), keyword, last_failed, machine)
+        if mutants or seed:
+            return mutation.hunt(WORKSPACE, *mutation.asked(mutants, seed, wish)).summary()
         parts = suite.test(configuration(set), WORKSPACE, wish, show=console.out).parts
         return [f"test: {', '.join(p.name for p in parts)}: all passed" if parts else "test: nothing failed last time"]
 

@@ -1,0 +1,78 @@
+"""`./inv test --mutants` with the real tools, on a project of a few lines."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from foundry import mutation, run
+from foundry.workspace import Workspace
+from tests.pipeline.harness import ROOT
+
+SOURCE = '''"""A module."""
+
+from functools import cache
+
+LIMIT: int = 10
+
+
+def small(number: int | None = None) -> bool:
+    """Whether it is below 10."""
+    if number is None:
+        raise ValueError(f"no number below {LIMIT + 1}")
+    return number < LIMIT
+
+
+@cache
+def unused(number: int) -> int:
+    return number + 1
+'''
+TESTS = """
+import pytest
+from foundry import module
+
+def test_small():
+    assert module.small(3)
+    with pytest.raises(ValueError):
+        module.small()
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Workspace:
+    """A project with one module, half tested; its tools are kept where those of this project are."""
+    for name in ("tests/outcomes.py", "tests/mutants.py", "tests/mutations.py", "requirements/mutation.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    (tmp_path / "foundry").mkdir()
+    (tmp_path / "foundry/module.py").write_text(SOURCE)
+    (tmp_path / "tests/unit").mkdir()
+    (tmp_path / "tests/unit/test_module.py").write_text(TESTS)
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.coverage.run]\nrelative_files = true\n[tool.pytest.ini_options]\npythonpath = ['.']\n"
+    )
+    workspace = Workspace(tmp_path, Workspace.at(ROOT).build, tmp_path.name)
+    run.keep_logs_in(tmp_path / "logs")
+    return workspace
+
+
+def test_what_is_noticed_and_what_survives(project: Workspace) -> None:
+    report = mutation.hunt(project, 100, 1)
+    by_line = {(r.line, r.operator.partition("_")[0]): (r.outcome, r.tests) for r in report.results}
+    assert by_line == {
+        # No test asks for a number near the limit.
+        (5, "NumberReplacer"): ("survived", 1),
+        (10, "Condition"): ("noticed", 1),
+        (10, "ReplaceComparisonOperator"): ("noticed", 1),
+        (11, "Deleted"): ("noticed", 1),
+        (12, "Returned"): ("noticed", 1),
+        (12, "ReplaceComparisonOperator"): by_line[12, "ReplaceComparisonOperator"],
+        (17, "Returned"): ("survived", 0),
+        (17, "ReplaceBinaryOperator"): ("survived", 0),
+        (17, "NumberReplacer"): ("survived", 0),
+    }
+    assert (project.root / "foundry/module.py").read_text() == SOURCE
+    again = mutation.hunt(project, 3, 1)
+    assert [r.diff for r in again.results] == [r.diff for r in report.results[:3]]

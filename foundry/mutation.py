@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -103,7 +103,7 @@ def hunt(workspace: Workspace, count: int, seed: int) -> Report:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     kept = workspace.stage("mutants") / workspace.run_id / "results.json"
     report = Report(seed, started, ())
-    with _copy(workspace) as copy:
+    with _copy(workspace.root) as copy:
         box = Box(workspace, copy)
         mutants = _sample(box, tools, _reach(box, tools), count, seed)
         for number, mutant in enumerate(mutants, 1):
@@ -136,22 +136,20 @@ class Box:
 
 
 @contextmanager
-def _copy(workspace: Workspace) -> Iterator[Path]:
-    """The project's sources in a folder of their own, which goes when the run ends."""
-    workspace.work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=workspace.work, prefix=".mutants.") as name:
-        target = Path(name) / "project"
-        shutil.copytree(workspace.root, target, symlinks=True, ignore=_not_sources(workspace))
+def _copy(root: Path) -> Iterator[Path]:
+    """The project's sources in a folder of their own, which goes when the run ends.
+
+    Not below build/: what lies there half made, the next build removes.
+    """
+
+    def not_sources(folder: str, names: list[str]) -> list[str]:
+        others = {"build", "store", ".git", ".venv"} if Path(folder) == root else set()
+        return [n for n in names if n == "__pycache__" or n.endswith("_cache") or n in others]
+
+    with tempfile.TemporaryDirectory(prefix=files.own_prefix()) as name:
+        target = Path(name).resolve() / "project"
+        shutil.copytree(root, target, symlinks=True, ignore=not_sources)
         yield target
-
-
-def _not_sources(workspace: Workspace) -> Callable[[str, list[str]], list[str]]:
-    def ignore(folder: str, names: list[str]) -> list[str]:
-        top = Path(folder) == workspace.root
-        others = {"build", "store", ".git", ".venv"}
-        return [n for n in names if n == "__pycache__" or n.endswith("_cache") or (top and n in others)]
-
-    return ignore
 
 
 def _tools(workspace: Workspace) -> Path:

@@ -221,9 +221,9 @@ def test(
     keyword: str = "",
     last_failed: bool = False,
     machine: str = "container",
+    set: list[str] = [],
     mutants: str = "",
     seed: str = "",
-    set: list[str] = [],
 ) -> None:
     """Run lint, the unit tests, a whole build with verification, and the tests of clusters and of the pipeline."""
     from foundry import console, mutation, suite

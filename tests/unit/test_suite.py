@@ -122,7 +122,8 @@ def test_last_failed_without_results_is_refused(workspace: Workspace, asked: Ask
 
 
 def test_the_keyword_has_a_short_flag_and_reaches_pytest(workspace: Workspace, asked: Asked) -> None:
-    assert ("keyword", "k") in [argument.names for argument in tasks.test.get_arguments()]
+    names = [argument.names for argument in tasks.test.get_arguments()]
+    assert ("keyword", "k") in names and ("set", "s") in names
     with pytest.raises(FoundryError, match="no test of unit, cluster, pipeline fits -k a or b"):
         suite.test(CFG, workspace, suite.Wish(keyword="a or b"), print)
     assert [name for name, _, _ in asked] == ["unit", "cluster", "pipeline"]

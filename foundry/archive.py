@@ -36,7 +36,6 @@ BASE_PACKAGES = (
     "kmod",
     "openssh-server",
     "cloud-init",
-    "cloud-guest-utils",
     "grub2-common",
     "grub-pc-bin",
     "grub-efi-amd64-bin",

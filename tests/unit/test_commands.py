@@ -20,6 +20,7 @@ ALWAYS = {
     **dict.fromkeys(("nsenter", "prlimit", "setpriv", "unshare"), "util-linux"),
     **dict.fromkeys(("losetup", "mount"), "mount"),
     **dict.fromkeys(("apt-cache", "apt-get"), "apt"),
+    "bash": "bash",
     "dpkg-deb": "dpkg",
     "sh": "dash",
     "tar": "tar",

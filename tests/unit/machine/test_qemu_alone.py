@@ -134,7 +134,7 @@ def test_of_packer_as_another_account_sees_it(tmp_path: Path) -> None:
     words = [sys.executable, "-c", LOOK, str(tmp_path / "output")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         with pytest.raises(FoundryError):
-            packer.build(workspace, tmp_path / "scratch", variables, tmp_path / "console")
+            packer.build(workspace, tmp_path / "scratch", variables, tmp_path / "console", source="qemu.golden")
         said = process.communicate(timeout=30)[0]
     assert exposed(recorded(qemu)) == []
     assert said.splitlines() == [f"user {sandbox.USER}", "capabilities 0000000000000000", "listens 1", "vnc 0"]

@@ -14,7 +14,7 @@ from foundry.lab.history import History
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 78, 44
 # A picture in a page cannot ask for the page's own colours: it brings both, and its own ground.
-_STYLE = """
+STYLE = """
 .ground { fill: #ffffff } .text { fill: #24292f; font: 13px system-ui, sans-serif } .small { font-size: 11px }
 .grid { stroke: #d0d7de; stroke-width: 1 } .flow { fill: #0969da; fill-opacity: .55; stroke: #0969da }
 .mark { stroke: #cf222e; stroke-width: 1.5; stroke-dasharray: 4 3 } .word { fill: #cf222e }
@@ -44,18 +44,18 @@ def throughput(history: History, notes: Sequence[tuple[float, str]], title: str,
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
         f'<rect class="ground" width="{WIDTH}" height="{HEIGHT}" rx="6"/>',
         f'<text class="text" x="{LEFT}" y="22" font-weight="600">{escape(title)}</text>',
     ]
     for rate in (0.0, top / 2, top):
         parts.append(f'<path class="grid" d="M{LEFT} {y(rate):.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(_text(LEFT - 8, y(rate) + 4, f"{rate:g}", "text small", "end"))
+        parts.append(label(LEFT - 8, y(rate) + 4, f"{rate:g}", "text small", "end"))
     step = _rounded(seconds / 8, (1, 2, 5, 10))
     for number in range(int(seconds / step) + 1):
-        parts.append(_text(x(number * step), HEIGHT - BOTTOM + 18, f"{number * step:g}", "text small", "middle"))
-    parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, "seconds", "text small", "end"))
-    parts.append(_text(LEFT, 40, "acknowledged writes a second", "text small"))
+        parts.append(label(x(number * step), HEIGHT - BOTTOM + 18, f"{number * step:g}", "text small", "middle"))
+    parts.append(label(WIDTH - RIGHT, HEIGHT - 8, "seconds", "text small", "end"))
+    parts.append(label(LEFT, 40, "acknowledged writes a second", "text small"))
     corners = [f"V{y(rate):.1f}H{x((n + 1) * width):.1f}" for n, rate in enumerate(rates)]
     parts.append(f'<path class="flow" d="M{LEFT} {y(0):.1f}{"".join(corners)}V{y(0):.1f}Z"/>')
     for number, (moment, text) in enumerate(notes):
@@ -64,11 +64,12 @@ def throughput(history: History, notes: Sequence[tuple[float, str]], title: str,
         # Towards the middle and in two rows, so that no words are cut off and neighbours do not overlap.
         right = at > WIDTH / 2
         row = TOP - 8 - 13 * (number % 2)
-        parts.append(_text(at + (-4 if right else 4), row, text, "text small word", "end" if right else "start"))
+        parts.append(label(at + (-4 if right else 4), row, text, "text small word", "end" if right else "start"))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+def label(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+    """A word at a place; kind: its classes of STYLE."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 

@@ -241,10 +241,16 @@ def test(
 @task(
     auto_shortflags=False,
     iterable=["set"],
-    help={"only": "build, cluster (needs an image) or publish (needs a verified one); default: all", "set": SET_HELP},
+    help={
+        "only": "build, cluster (needs an image), publish (needs a verified one); default: these three; or peers",
+        "set": SET_HELP,
+    },
 )
 def benchmark(c: Context, only: str = "", set: list[str] = []) -> None:
-    """Measure each stage of a build beside the plain mmdebstrap way, a cluster's failovers, and publishing."""
+    """Measure each stage of a build beside the plain mmdebstrap way, a cluster's failovers, and publishing.
+
+    `--only peers` measures what other tools (mkosi, vmdb2, diskimage-builder, Packer) take for the same image.
+    """
 
     def act() -> list[str]:
         from foundry import bench

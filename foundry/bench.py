@@ -1,7 +1,8 @@
 """What a build costs on this machine: cold, warm and unchanged, beside the plain way of making a root file system.
 
 All is measured in one run and in a build folder of its own, so that nothing made before helps or disturbs it.
-Clusters and publishing have modules of their own: foundry/lab/figures.py, foundry/bench_publish.py.
+Clusters, publishing and peers have modules of their own: foundry/lab/figures.py, foundry/bench_publish.py,
+foundry/bench_peers.py.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from foundry import archive, bench_publish, build, config, console, files, image, lock, log, verify
+from foundry import archive, bench_peers, bench_publish, build, config, console, files, image, lock, log, verify
 from foundry import run as commands
 from foundry.config import Config
 from foundry.errors import ConfigError
 from foundry.lab import disks, figures
 from foundry.lab.plan import Plan
 from foundry.machine import kvm
+from foundry.peers import figure
 from foundry.workspace import MEMORY, Workspace
 
 # What the project promises, on 2 cores without KVM.
@@ -84,7 +86,7 @@ class Benchmark:
 
 
 def benchmark(settings: Config, workspace: Workspace, *, only: str = "") -> list[str]:
-    """Measure builds, clusters, publishing, or (only is empty) all; returns the tables.
+    """Measure builds, clusters, publishing, or (only is empty) all three; or peers, by name alone. Returns the tables.
 
     Raises ConfigError, and what these do.
     """
@@ -93,12 +95,14 @@ def benchmark(settings: Config, workspace: Workspace, *, only: str = "") -> list
         "cluster": lambda: clusters(settings, workspace),
         "publish": lambda: publishing(settings, workspace),
     }
-    if only and only not in parts:
-        raise ConfigError(f"--only: {only} is not one of {', '.join(parts)}")
+    # It fetches the tools, and takes longer than all others.
+    named = {"peers": lambda: peers(settings, workspace)}
+    if only and only not in parts | named:
+        raise ConfigError(f"--only: {only} is not one of {', '.join(parts | named)}")
     if not only:
         # So that nobody waits for the other tables, and then gets none.
         bench_publish.ready(settings, workspace)
-    tables = [parts[name]() for name in ([only] if only else parts)]
+    tables = [(parts | named)[name]() for name in ([only] if only else parts)]
     return [line for table in tables for line in (*table, "")][:-1]
 
 
@@ -129,6 +133,22 @@ def publishing(settings: Config, workspace: Workspace) -> list[str]:
         files.write_json(report, bench_publish.as_json(found))
         described = machine(settings, workspace)
     return [*bench_publish.table(found), *console.table([("", ""), *described.items()]), "", f"written  {report}"]
+
+
+def peers(settings: Config, workspace: Workspace) -> list[str]:
+    """Measure what other tools take for the same image; the numbers and a plot are kept. Returns the table."""
+    name = config.pick_image(settings, None)
+    report = workspace.stage("benchmark") / f"peers-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    with _scratch(workspace) as folder:
+        cold = _beside(workspace, workspace.root, folder, "peers")
+        changed = _beside(workspace, _with_a_change(workspace, folder / "project"), folder, "peers-changed")
+        commands.keep_logs_in(cold.logs)
+        places = bench_peers.Places(cold, changed, folder)
+        found = bench_peers.measure(settings, name, places, lambda: _plain(settings, cold, name, folder))
+        described = machine(settings, cold)
+    files.write_json(report / "peers.json", {"rows": bench_peers.as_json(found), "machine": described})
+    files.write(report / "peers.svg", figure.bars(found, "The same image by several tools"))
+    return [*bench_peers.table(found), *console.table([("", ""), *described.items()]), "", f"written  {report}"]
 
 
 def run(settings: Config, workspace: Workspace, *, image: str | None = None) -> Benchmark:

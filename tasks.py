@@ -243,10 +243,11 @@ def test(
     iterable=["set"],
     help={
         "only": "build, cluster (needs an image), publish (needs a verified one); default: these three; or peers",
+        "runs": "measure builds so many times, and tell each line's median, least and most",
         "set": SET_HELP,
     },
 )
-def benchmark(c: Context, only: str = "", set: list[str] = []) -> None:
+def benchmark(c: Context, only: str = "", runs: int = 1, set: list[str] = []) -> None:
     """Measure each stage of a build beside the plain mmdebstrap way, a cluster's failovers, and publishing.
 
     `--only peers` measures what other tools (mkosi, vmdb2, diskimage-builder, Packer) take for the same image.
@@ -255,6 +256,6 @@ def benchmark(c: Context, only: str = "", set: list[str] = []) -> None:
     def act() -> list[str]:
         from foundry import bench
 
-        return bench.benchmark(configuration(set), WORKSPACE, only=only)
+        return bench.benchmark(configuration(set), WORKSPACE, only=only, runs=runs)
 
     show(act)

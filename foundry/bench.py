@@ -11,15 +11,28 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from foundry import archive, bench_peers, bench_publish, build, config, console, files, image, lock, log, verify
+from foundry import (
+    archive,
+    bench_peers,
+    bench_publish,
+    bench_results,
+    build,
+    config,
+    console,
+    files,
+    image,
+    lock,
+    log,
+    verify,
+)
 from foundry import run as commands
+from foundry.bench_results import COLD_SECONDS, PEER, UNCHANGED_SECONDS, WARM_SECONDS, Benchmark, Phase
 from foundry.config import Config
 from foundry.errors import ConfigError
 from foundry.lab import disks, figures
@@ -28,70 +41,21 @@ from foundry.machine import kvm
 from foundry.peers import figure
 from foundry.workspace import MEMORY, Workspace
 
-# What the project promises, on 2 cores without KVM.
-COLD_SECONDS = 150.0
-WARM_SECONDS = 60.0
-UNCHANGED_SECONDS = 5.0
-IMAGE_BYTES = 240_000_000
 SPACE_NEEDED = 6_000_000_000
-PEER = "plain mmdebstrap"
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Phase:
-    """One measured way: its name, wall seconds, the limit that is promised for it, and the stages within.
-
-    Stages run side by side, so their seconds may add up to more than the phase's.
-    """
-
-    name: str
-    seconds: float
-    limit: float | None = None
-    stages: Sequence[log.StageRecord] = ()
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """What one run measured. size: of the image's main file, in bytes. report: the JSON file, once written."""
-
-    image: str
-    started: str
-    phases: Sequence[Phase]
-    size: int
-    machine: dict[str, str]
-    report: Path | None = None
-
-    def summary(self) -> list[str]:
-        """The table, the machine's description, and where the numbers are kept."""
-        rows: list[Sequence[str]] = [("", " seconds", "ratio", "limit", "")]
-        peer = next(p.seconds for p in self.phases if p.name == PEER)
-        for phase in self.phases:
-            within = phase.limit is None or phase.seconds <= phase.limit
-            limit = f"{phase.limit:.0f} s" if phase.limit else "-"
-            rows.append((phase.name, *_numbers(phase.seconds, peer), limit, "" if within else "OVER"))
-            built = [s for s in phase.stages if s.outcome != "reused" and s.name != phase.name]
-            rows += [(f"  {s.name}", *_numbers(s.seconds, peer), "", "") for s in built]
-        over = "" if self.size <= IMAGE_BYTES else "OVER"
-        rows.append(("image", files.human(self.size), "", files.human(IMAGE_BYTES), over))
-        machine = [("", ""), *self.machine.items()]
-        written = [f"written  {self.report}"] if self.report else []
-        return [*console.table(rows), *console.table(machine), "", *written]
-
-    def as_json(self) -> dict[str, object]:
-        """All of it as plain values."""
-        values = {key: value for key, value in asdict(self).items() if key != "report"}
-        return {**values, "peer": PEER, "size_limit": IMAGE_BYTES}
-
-
-def benchmark(settings: Config, workspace: Workspace, *, only: str = "") -> list[str]:
+def benchmark(settings: Config, workspace: Workspace, *, only: str = "", runs: int = 1) -> list[str]:
     """Measure builds, clusters, publishing, or (only is empty) all three; or peers, by name alone. Returns the tables.
 
+    runs: how many times builds are measured; of several, each line's median, least and most are told.
     Raises ConfigError, and what these do.
     """
+    if runs < 1:
+        raise ConfigError(f"--runs: must be 1 or more, not {runs}")
     parts: dict[str, Callable[[], list[str]]] = {
-        "build": lambda: run(settings, workspace).summary(),
+        "build": lambda: builds(settings, workspace, runs),
         "cluster": lambda: clusters(settings, workspace),
         "publish": lambda: publishing(settings, workspace),
     }
@@ -104,6 +68,12 @@ def benchmark(settings: Config, workspace: Workspace, *, only: str = "") -> list
         bench_publish.ready(settings, workspace)
     tables = [(parts | named)[name]() for name in ([only] if only else parts)]
     return [line for table in tables for line in (*table, "")][:-1]
+
+
+def builds(settings: Config, workspace: Workspace, runs: int) -> list[str]:
+    """Measure builds as often as runs says. Returns the table."""
+    found = [run(settings, workspace) for _ in range(runs)]
+    return found[0].summary() if runs == 1 else bench_results.table_of_runs(found)
 
 
 def clusters(settings: Config, workspace: Workspace) -> list[str]:
@@ -254,7 +224,3 @@ def machine(settings: Config, workspace: Workspace) -> dict[str, str]:
         "qemu": found["qemu"].removeprefix("QEMU emulator version "),
         "guests": accelerator,
     }
-
-
-def _numbers(seconds: float, peer: float) -> tuple[str, str]:
-    return f"{seconds:8.1f}", f"{seconds / peer:5.2f}" if peer else "-"

@@ -158,6 +158,23 @@ def test_the_table() -> None:
     assert not [row for row in rows if "archive" in row or "OVER" in row]
 
 
+def test_several_runs_are_told_by_the_median_and_by_what_lies_around_it(
+    cfg: config.Config, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([numbers(cold=cold, size=1) for cold in (150.0, 100.0, 110.0)])
+    monkeypatch.setattr(bench, "run", lambda *_: next(found))
+    rows = [line.split() for line in bench.benchmark(cfg, workspace, only="build", runs=3)]
+    assert ["cold", "110.0", "2.20", "2.00", "3.00"] in rows
+    assert ["base", "60.0", "1.20", "1.20", "1.20"] in rows
+    assert [row[-2:] for row in rows].count(["3", "runs"]) == 1
+    assert next(found, None) is None
+
+
+def test_no_run_is_too_few(cfg: config.Config, workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match="--runs: must be 1 or more, not 0"):
+        bench.benchmark(cfg, workspace, runs=0)
+
+
 def test_what_is_over_its_limit_is_marked() -> None:
     lines = numbers(cold=151.0, size=301_000_000).summary()
     assert [line.split()[0] for line in lines if line.endswith("OVER")] == ["cold", "image"]

@@ -242,7 +242,7 @@ def test(
     auto_shortflags=False,
     iterable=["set"],
     help={
-        "only": "build, cluster (needs an image), publish (needs a verified one); default: these three; or peers",
+        "only": "build, cluster (needs an image), publish (needs a verified one); default: these three; verify, peers",
         "runs": "measure builds so many times, and tell each line's median, least and most",
         "set": SET_HELP,
     },
@@ -250,7 +250,8 @@ def test(
 def benchmark(c: Context, only: str = "", runs: int = 1, set: list[str] = []) -> None:
     """Measure each stage of a build beside the plain mmdebstrap way, a cluster's failovers, and publishing.
 
-    `--only peers` measures what other tools (mkosi, vmdb2, diskimage-builder, Packer) take for the same image.
+    `--only verify` measures a verification and both of its boots, `--only peers` what other tools (mkosi, vmdb2,
+    diskimage-builder, Packer) take for the same image.
     """
 
     def act() -> list[str]:

@@ -22,6 +22,7 @@ from foundry import (
     bench_peers,
     bench_publish,
     bench_results,
+    bench_verify,
     build,
     config,
     console,
@@ -47,7 +48,7 @@ T = TypeVar("T")
 
 
 def benchmark(settings: Config, workspace: Workspace, *, only: str = "", runs: int = 1) -> list[str]:
-    """Measure builds, clusters, publishing, or (only is empty) all three; or peers, by name alone. Returns the tables.
+    """Measure builds, clusters, publishing, or (only is empty) all three; peers or verify, by name. Returns the tables.
 
     runs: how many times builds are measured; of several, each line's median, least and most are told.
     Raises ConfigError, and what these do.
@@ -59,8 +60,8 @@ def benchmark(settings: Config, workspace: Workspace, *, only: str = "", runs: i
         "cluster": lambda: clusters(settings, workspace),
         "publish": lambda: publishing(settings, workspace),
     }
-    # It fetches the tools, and takes longer than all others.
-    named = {"peers": lambda: peers(settings, workspace)}
+    # Peers fetches its tools, and takes longer than all others; verify has the newest image judged anew.
+    named = {"peers": lambda: peers(settings, workspace), "verify": lambda: verification(settings, workspace)}
     if only and only not in parts | named:
         raise ConfigError(f"--only: {only} is not one of {', '.join(parts | named)}")
     if not only:
@@ -103,6 +104,16 @@ def publishing(settings: Config, workspace: Workspace) -> list[str]:
         files.write_json(report, bench_publish.as_json(found))
         described = machine(settings, workspace)
     return [*bench_publish.table(found), *console.table([("", ""), *described.items()]), "", f"written  {report}"]
+
+
+def verification(settings: Config, workspace: Workspace) -> list[str]:
+    """Measure a verification of the newest image; the numbers are kept as JSON. Returns the table."""
+    report = workspace.stage("benchmark") / f"verify-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    commands.keep_logs_in(workspace.logs)
+    found = bench_verify.measure(settings, workspace)
+    files.write_json(report, bench_verify.as_json(found))
+    described = machine(settings, workspace)
+    return [*bench_verify.table(found), *console.table([("", ""), *described.items()]), "", f"written  {report}"]
 
 
 def peers(settings: Config, workspace: Workspace) -> list[str]:

@@ -59,7 +59,7 @@ PEERS = (
     Peer(
         "vmdb2 0.26",
         "vmdb2",
-        ("vmdb2", *_DISKS, "kpartx", "parted"),
+        ("vmdb2", *_DISKS, "kpartx", "parted", "zerofree"),
         "disk, GRUB: the root file system is in its cache",
     ),
     Peer(

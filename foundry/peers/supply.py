@@ -28,8 +28,11 @@ from foundry.workspace import Workspace
 EXTRAS = (
     ("python3-venv", "grub-pc", "eatmydata", "ifupdown", "isc-dhcp-client"),
     ("dracut", "systemd-boot", "dosfstools"),
+    # debootstrap wants it.
+    ("usr-is-merged",),
     # Of the initrd that mkosi makes.
     ("lvm2", "p11-kit", "dmsetup", "btrfs-progs", "dosfstools", "erofs-utils", "libfido2-1", "libcryptsetup12"),
+    ("libtss2-esys-3.0.2-0", "libtss2-mu0", "libtss2-rc0", "libtss2-tcti-device0"),
     # Of diskimage-builder's elements.
     ("busybox", "cloud-initramfs-growroot", "gnupg2", "locales", "lsb-release", "tzdata"),
 )

@@ -25,6 +25,8 @@ from foundry.workspace import Workspace
 ROOT = Path(__file__).parents[3]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 MAY_START_IT = {"foundry/machine/kvm.py", "foundry/machine/vm.py"}
+# In a tree of the benchmark's own, where Packer starts it: foundry/peers/recipes/packer.
+NAMES_ITS_PACKAGE = {"foundry/peers/__init__.py"}
 ASK_ITS_VERSION = {"foundry/doctor.py", "foundry/image.py", "foundry/verify.py"}
 
 
@@ -80,10 +82,10 @@ def test_there_is_no_other() -> None:
     named = {
         str(path.relative_to(ROOT))
         for folder in ("foundry", "packer")
-        for path in (ROOT / folder).rglob("*.*")
-        if path.suffix != ".pyc" and "qemu-system" in path.read_text(encoding="utf-8")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and "qemu-system" in path.read_text(encoding="utf-8")
     }
-    assert named - ASK_ITS_VERSION == MAY_START_IT
+    assert named - ASK_ITS_VERSION - NAMES_ITS_PACKAGE == MAY_START_IT
 
 
 def record(qemu: Path, then: str) -> None:

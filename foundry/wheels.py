@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import pypi_simple
-import requests
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
@@ -110,6 +108,10 @@ def _find(name: str, digests: set[str], order: list[Tag], known: dict[str, str],
 
 
 def _attempts(name: str, digests: set[str], order: list[Tag], workspace: Workspace) -> Path:
+    # Here and below: a build that fetches nothing would spend a third of its time on importing them.
+    import pypi_simple
+    import requests
+
     log.activity(f"wheels: {name}")
     last: Exception | None = None
     for _ in range(_ATTEMPTS):
@@ -125,6 +127,8 @@ def _attempts(name: str, digests: set[str], order: list[Tag], workspace: Workspa
 
 
 def _download(name: str, digests: set[str], order: list[Tag], workspace: Workspace) -> Path:
+    import pypi_simple
+
     with pypi_simple.PyPISimple(endpoint=_index()) as client:
         page = client.get_project_page(name, timeout=30.0)
         candidates = [p for p in page.packages if (p.digests or {}).get("sha256") in digests]
@@ -156,6 +160,8 @@ def _rank(filename: str, order: list[Tag]) -> int | None:
 
 def _index() -> str:
     """The index that this host's pip uses, in its order: environment, configuration, pip's default."""
+    import pypi_simple
+
     answer = run.run(
         ["/usr/bin/python3", "-m", "pip", "config", "get", "global.index-url"], name="pip-config", check=False
     )

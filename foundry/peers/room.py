@@ -26,6 +26,8 @@ cd "$1"
 mount --bind "$2" work
 shift 2
 mount -t proc proc proc
+echo room >proc/sys/kernel/hostname
+echo "127.0.0.1 localhost room" >etc/hosts
 mount -t sysfs sysfs sys
 mount -t tmpfs -o mode=0755 run run
 mkdir run/lock run/shm run/dev run/dev/upper run/dev/work
@@ -55,7 +57,7 @@ class Room:
         told = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
         told |= {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **environment}
         variables = [f"{key}={value}" for key, value in told.items()]
-        begin = ["sh", "-euc", _ENTER, "sh", str(self.root), str(self.work), *variables]
+        begin = ["unshare", "--uts", "sh", "-euc", _ENTER, "sh", str(self.root), str(self.work), *variables]
         with loops_end(self.work / "loops"):
             return run.run(run.contained([*begin, *words]), name=name, what=name, timeout=seconds)
 

@@ -45,11 +45,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A file with one change. header: first and last line of the statement, without what is nested in it."""
+    """A file with one change.
+
+    lines: the first and the last of the statement, without what is nested in it; None where it runs when the module is
+    loaded.
+    """
 
     place: Place
     operator: str
-    header: tuple[int, int]
+    lines: tuple[int, int] | None
     code: str
 
 
@@ -80,7 +84,8 @@ class Source:
         code = mutate_code(self.text, self.operators[operator], occurrence)
         if code is None or code == self.text or not compiles(code):
             return None
-        return Mutant(place, operator, mutations.header(leaf), code)
+        lines = None if mutations.while_loading(leaf) else mutations.header(leaf)
+        return Mutant(place, operator, lines, code)
 
 
 def sample(root: Path, count: int, seed: int) -> Iterator[Mutant]:
@@ -123,7 +128,7 @@ class Reach:
         self._lines: dict[str, dict[int, set[str]]] = {}
 
     def lines(self, file: str) -> dict[int, set[str]]:
-        """The tests of each line that ran; "" stands for what ran while modules were loaded."""
+        """The tests of each line that ran; "" stands for what ran outside of any test."""
         if file not in self._lines:
             found = self.data.contexts_by_lineno(file)
             self._lines[file] = {line: {c.rpartition("|")[0] for c in own} for line, own in found.items()}
@@ -132,12 +137,15 @@ class Reach:
     def tests(self, mutant: Mutant) -> list[str]:
         """The tests that run what was changed, the quickest first.
 
-        What runs only while its module is loaded concerns every test that runs anything of the module.
+        What runs when its module is loaded concerns every test that runs anything of the module: whichever test has
+        loaded it says nothing about the others. So does what runs only while pytest collects the tests.
         """
         lines = self.lines(mutant.place.file)
-        first, last = mutant.header
-        own = lines.get(mutant.place.line) or set().union(*(lines.get(n, set()) for n in range(first, last + 1)))
-        if own == {""}:
+        own: set[str] = set()
+        if mutant.lines is not None:
+            first, last = mutant.lines
+            own = lines.get(mutant.place.line) or set().union(*(lines.get(n, set()) for n in range(first, last + 1)))
+        if mutant.lines is None or own == {""}:
             own = set().union(*lines.values())
         return sorted(own & self.seconds.keys(), key=lambda name: (self.seconds[name], name))
 

@@ -285,3 +285,10 @@ def header(leaf: Any) -> tuple[int, int]:
         if parent.type == "simple_stmt":
             return child.start_pos[0], child.end_pos[0]
     return leaf.start_pos[0], leaf.start_pos[0]
+
+
+def while_loading(leaf: Any) -> bool:
+    """Whether what a leaf is in runs when its module is loaded, and not when a function is called."""
+    return not any(
+        parent.type in ("funcdef", "lambdef") and child is parent.children[-1] for child, parent in _ancestors(leaf)
+    )

@@ -31,12 +31,16 @@ def unused(number: int) -> int:
 '''
 TESTS = """
 import pytest
-from foundry import module
 
-def test_small():
+def test_one():
+    from foundry import module
     assert module.small(3)
     with pytest.raises(ValueError):
         module.small()
+
+def test_two():
+    from foundry import module
+    assert module.small(9) and not module.small(10)
 """
 
 
@@ -62,13 +66,14 @@ def test_what_is_noticed_and_what_survives(project: Workspace) -> None:
     report = mutation.hunt(project, 100, 1)
     by_line = {(r.line, r.operator.partition("_")[0]): (r.outcome, r.tests) for r in report.results}
     assert by_line == {
-        # No test asks for a number near the limit.
-        (5, "NumberReplacer"): ("survived", 1),
-        (10, "Condition"): ("noticed", 1),
-        (10, "ReplaceComparisonOperator"): ("noticed", 1),
+        # Loaded by one test, and of use to both.
+        (5, "NumberReplacer"): ("noticed", 2),
+        (10, "Condition"): ("noticed", 2),
+        (10, "ReplaceComparisonOperator"): ("noticed", 2),
         (11, "Deleted"): ("noticed", 1),
-        (12, "Returned"): ("noticed", 1),
-        (12, "ReplaceComparisonOperator"): by_line[12, "ReplaceComparisonOperator"],
+        (12, "Returned"): ("noticed", 2),
+        (12, "ReplaceComparisonOperator"): ("noticed", 2),
+        # No test comes there, and what is put into a text is not changed.
         (17, "Returned"): ("survived", 0),
         (17, "ReplaceBinaryOperator"): ("survived", 0),
         (17, "NumberReplacer"): ("survived", 0),

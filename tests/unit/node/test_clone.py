@@ -119,6 +119,23 @@ def test_what_is_no_conflict(node: Node, answers: dict[str, Any]) -> None:
     assert configure(node.paths, node.machine).name == "pg-srv1"
 
 
+def test_only_what_may_be_this_node_elsewhere_is_asked_in_turn() -> None:
+    asked: list[str] = []
+    rows = [("pg-srv1", "10.129.0.21"), ("pg-srv2", "10.129.0.23"), ("pg-srv1", "10.129.0.99")]
+    answers = {
+        "http://10.129.0.22:8008/cluster": {**members(*rows), "members": [*members(*rows)["members"], "pg-srv1", None]},
+        "http://10.129.0.23:8008/cluster": {**members(("pg-srv1", "10.129.0.98")), "scope": "another-cluster"},
+    }
+
+    def ask(url: str, ca: str | None) -> Any:
+        asked.append(url)
+        return answers.get(url)
+
+    peers = [ip_address("10.129.0.22"), ip_address("10.129.0.23")]
+    neighbours.require_unique("pg-15-cluster", "pg-srv1", ip_address("10.129.0.21"), peers, None, ask)
+    assert sorted(asked) == [*sorted(answers), "https://10.129.0.99:8008/patroni"]
+
+
 def test_with_tls_the_neighbours_are_asked_by_https() -> None:
     asked: list[tuple[str, str | None]] = []
 

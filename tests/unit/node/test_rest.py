@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 from conftest import DATA
@@ -15,7 +17,7 @@ from patroni_node.rest import Answer, Question, Trust
 
 
 @contextmanager
-def server(answer: bytes) -> Iterator[str]:
+def server(answer: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Says the same to whoever connects; the address of it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -25,9 +27,12 @@ def server(answer: bytes) -> Iterator[str]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                with closing(connection):
-                    connection.recv(4096)
-                    connection.sendall(answer)
+                # Who does not trust it goes away.
+                with closing(connection), suppress(ssl.SSLError, ConnectionError):
+                    way = tls.wrap_socket(connection, server_side=True) if tls else connection
+                    with closing(way):
+                        way.recv(4096)
+                        way.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -98,6 +103,34 @@ def test_tls_that_is_none() -> None:
         assert rest.ask(Question(f"https://{host}/", Trust(ca=(DATA / "ca.pem").read_text()))).failure.startswith(
             "TLS "
         )
+
+
+OWN = {"certificate": str(DATA / "node.pem"), "key": str(DATA / "node.key")}
+CA, OTHER_CA = ((DATA / name).read_text() for name in ("ca.pem", "ca-other.pem"))
+
+
+@pytest.mark.parametrize(
+    ("trust", "says"),
+    [
+        (Trust(verify=False, **OWN), ""),
+        (Trust(ca_file=str(DATA / "ca-other.pem"), verify=False, **OWN), ""),
+        # Its authority is believed, and then the name is looked at.
+        (Trust(ca=CA, **OWN), "mismatch"),
+        (Trust(ca_file=str(DATA / "ca.pem"), **OWN), "mismatch"),
+        (Trust(ca=OTHER_CA, **OWN), "self-signed"),
+        (None, "self-signed"),
+        # Refused after its own part of the handshake, it may hear of that or of the end alone.
+        (Trust(verify=False), "."),
+    ],
+)
+def test_who_is_believed_and_who_is_shown_a_certificate(trust: Trust | None, says: str) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(DATA / "ca.pem"))
+    context.load_cert_chain(DATA / "node.pem", DATA / "node.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with server(http("200 OK", '{"a": 1}'), context) as host:
+        answer = rest.ask(Question(f"https://{host}/x", trust))
+    assert re.search(says, answer.failure)
+    assert answer.body == (None if says else {"a": 1})
 
 
 def test_nobody_and_nonsense() -> None:

@@ -262,6 +262,20 @@ def test_a_signal_resumes(world: World, heeded: None, number: signal.Signals, st
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_before_the_pause_resumes_nothing(world: World, heeded: None) -> None:
+    """Whoever has paused the cluster meanwhile is still at work."""
+
+    class Interrupting(list[str]):
+        def append(self, line: str) -> None:
+            if line.startswith("pause the cluster"):
+                signal.raise_signal(signal.SIGTERM)
+
+    world.said = Interrupting()
+    with pytest.raises(restart.Interrupted):
+        world.restart()
+    assert world.ran == []
+
+
 def test_a_primary_without_patroni_is_not_given_a_second_one(world: World) -> None:
     world.postmaster()
     world.does[PATRONI] = world.gone

@@ -229,9 +229,10 @@ def _outcome(box: Box, mutant: dict[str, Any], number: int) -> str:
     limit = START_SECONDS + TIMES * mutant["seconds"]
     begin = time.monotonic()
     try:
-        # In a file: there may be more of them than a command line has room for.
         (box.copy / "chosen.txt").write_text("".join(f"{name}\n" for name in mutant["tests"]), encoding="utf-8")
-        box.run(["-m", "pytest", "-x", "-q", "@chosen.txt"], f"pytest-mutant-{number}", seconds=limit)
+        places = dict.fromkeys(name.partition("::")[0] for name in mutant["tests"])
+        words = ["-m", "pytest", "-x", "-q", "-p", "tests.chosen", "--chosen=chosen.txt", *places]
+        box.run(words, f"pytest-mutant-{number}", seconds=limit)
     except CommandFailed:
         return TIMED_OUT if time.monotonic() - begin >= limit else NOTICED
     return SURVIVED

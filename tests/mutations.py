@@ -239,7 +239,7 @@ def _told(child: Any, parent: Any) -> bool:
 
 
 def _text(child: Any, parent: Any) -> bool:
-    return bool(parent.type.startswith("fstring"))
+    return bool(parent.type == "fstring_expr")
 
 
 def _decorator(child: Any, parent: Any) -> bool:

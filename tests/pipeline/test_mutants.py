@@ -28,8 +28,13 @@ def small(number: int | None = None) -> bool:
 @cache
 def unused(number: int) -> int:
     return number + 1
+
+
+def alone() -> str:
+    return f"{LIMIT + 1}"
 '''
 TESTS = """
+import sys
 import pytest
 
 def test_one():
@@ -41,19 +46,28 @@ def test_one():
 def test_two():
     from foundry import module
     assert module.small(9) and not module.small(10)
+
+# Only beside what has loaded it: a run of some tests alone may lack it.
+@pytest.mark.parametrize("loaded", [n for n in sys.modules if n == "first"])
+def test_more(loaded):
+    from foundry import module
+    module.unused(1)
 """
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Workspace:
     """A project with one module, half tested; its tools are kept where those of this project are."""
-    for name in ("tests/outcomes.py", "tests/mutants.py", "tests/mutations.py", "requirements/mutation.txt"):
+    plugins = ("tests/outcomes.py", "tests/chosen.py")
+    for name in (*plugins, "tests/mutants.py", "tests/mutations.py", "requirements/mutation.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, tmp_path / name)
     (tmp_path / "foundry").mkdir()
     (tmp_path / "foundry/module.py").write_text(SOURCE)
     (tmp_path / "tests/unit").mkdir()
     (tmp_path / "tests/unit/test_module.py").write_text(TESTS)
+    # Loaded before the others.
+    (tmp_path / "tests/unit/test_first.py").write_text("import sys\nsys.modules['first'] = sys\ndef test(): pass\n")
     (tmp_path / "pyproject.toml").write_text(
         "[tool.coverage.run]\nrelative_files = true\n[tool.pytest.ini_options]\npythonpath = ['.']\n"
     )
@@ -66,17 +80,19 @@ def test_what_is_noticed_and_what_survives(project: Workspace) -> None:
     report = mutation.hunt(project, 100, 1)
     by_line = {(r.line, r.operator.partition("_")[0]): (r.outcome, r.tests) for r in report.results}
     assert by_line == {
-        # Loaded by one test, and of use to both.
-        (5, "NumberReplacer"): ("noticed", 2),
+        # Loaded by one test, and of use to all.
+        (5, "NumberReplacer"): ("noticed", 3),
         (10, "Condition"): ("noticed", 2),
         (10, "ReplaceComparisonOperator"): ("noticed", 2),
         (11, "Deleted"): ("noticed", 1),
         (12, "Returned"): ("noticed", 2),
         (12, "ReplaceComparisonOperator"): ("noticed", 2),
-        # No test comes there, and what is put into a text is not changed.
-        (17, "Returned"): ("survived", 0),
-        (17, "ReplaceBinaryOperator"): ("survived", 0),
-        (17, "NumberReplacer"): ("survived", 0),
+        # Only the test that is not there alone comes so far.
+        (17, "Returned"): ("survived", 1),
+        (17, "ReplaceBinaryOperator"): ("survived", 1),
+        (17, "NumberReplacer"): ("survived", 1),
+        # Nobody comes here; what is put into a text is not changed.
+        (21, "Returned"): ("survived", 0),
     }
     assert (project.root / "foundry/module.py").read_text() == SOURCE
     again = mutation.hunt(project, 3, 1)

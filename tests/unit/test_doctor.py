@@ -64,6 +64,11 @@ def test_memory(kib: int, ok: bool) -> None:
     assert doctor.memory(2048, f"MemTotal: 9 kB\nMemAvailable:   {kib} kB\n").ok is ok
 
 
+def test_memory_that_the_kernel_does_not_tell_is_none() -> None:
+    found = doctor.memory(2048, "MemTotal: 9 kB\n")
+    assert (found.ok, found.found) == (False, "0 MiB available")
+
+
 def test_every_line_of_the_projects_list_is_understood() -> None:
     rows = [r.split() for r in (PROJECT / "requirements/host.txt").read_text().splitlines() if not r.startswith("#")]
     assert all(len(row) == 2 for row in rows)

@@ -33,6 +33,8 @@ def test_a_clone_forgets_consuls_identity_and_loses_nothing(node: Node) -> None:
     assert list(node.paths.consul_data.iterdir()) == []
     assert (node.paths.set_aside / "raft/raft.db").read_text() == "peers"
     assert (node.paths.set_aside / "node-id").read_text() == "11111111"
+    # Consul's tokens and keys are in there.
+    assert node.paths.set_aside.stat().st_mode & 0o777 == 0o700
     assert json.loads(node.paths.identity.read_text()) == {"instance_id": "iid-2", "name": "pg-srv9"}
 
 

@@ -60,6 +60,12 @@ def test_connections_by_workload(workload: str, expected: int) -> None:
     assert tuning.parameters(Hardware(GIB, 1), Wishes(workload))["max_connections"] == expected
 
 
+def test_wal_buffers_have_a_least_size() -> None:
+    """PGTune's selectWalBuffers: 32 kB at least."""
+    assert tuning._wal_buffers(256 * tuning.KB) == 32 * tuning.KB
+    assert tuning._wal_buffers(0) == 32 * tuning.KB
+
+
 def test_no_member_is_left_without_replication() -> None:
     """PGTune's desktop has wal_level=minimal."""
     assert not {"wal_level", "max_wal_senders"} & set(tuning.parameters(Hardware(GIB, 1), Wishes("desktop")))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -78,6 +79,7 @@ def test_a_package_of_postgresqls_own_archive(root: Path) -> None:
     next(row for row in said["packages"] if row["name"] == "mawk")["version"] = "1.3-1.pgdg12+1"
     found = by_name(root, said)
     assert found["mawk"].purl.startswith("pkg:deb/pgdg/mawk@")
+    assert "repository_url=https://pgdg.example.org" in unquote(found["mawk"].purl)
     assert found["bash"].supplier == "Debian"
 
 

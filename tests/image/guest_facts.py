@@ -139,6 +139,7 @@ SQL = {
     "encodings": "SELECT json_object_agg(datname, pg_encoding_to_char(encoding)) FROM pg_database",
     "version": "SELECT to_json(current_setting('server_version_num')::int / 10000)",
     "recovery": "SELECT to_json(pg_is_in_recovery())",
+    "jit": "SELECT to_json(pg_jit_available())",
     "hba": "SELECT json_agg(json_build_object('type', type, 'database', database, 'user', user_name,"
     " 'address', address, 'method', auth_method, 'error', error)) FROM pg_hba_file_rules",
     "passwords": "SELECT json_object_agg(rolname, left(rolpassword, 13)) FROM pg_authid WHERE rolcanlogin",

@@ -18,6 +18,12 @@ def test_is_postgresql_15(facts: dict[str, Any]) -> None:
     assert facts["sql"]["version"] == 15
 
 
+def test_compiles_queries_unless_that_was_left_out(facts: dict[str, Any], node: dict[str, Any]) -> None:
+    manifest = node["manifest"]
+    left_out = manifest["configuration"]["images"][manifest["name"]].get("exclude", [])
+    assert facts["sql"]["jit"] is ("jit" not in left_out)
+
+
 def test_takes_a_write(facts: dict[str, Any]) -> None:
     assert facts["commands"]["boot"]["out"] in facts["sql"]["written"]
 

@@ -94,7 +94,8 @@ def released(place: Place) -> tuple[str, str]:
     assert "| pg-srv1 | 10.129.0.21 | Leader | running |" in up
     assert f"of {NAME}-{first}" in up
 
-    place.publish("build-image", "--set", f"images.{NAME}.packages=[jq]", seconds=1800)
+    words = ("--set", f"images.{NAME}.packages=[jq]", "--set", f"images.{NAME}.exclude=[jit]")
+    place.publish("build-image", *words, seconds=1800)
     second = place.newest()
     assert second != first
     assert f"channel  candidate: {first} -> {second}" in place.publish("publish", seconds=180)
@@ -102,7 +103,7 @@ def released(place: Place) -> tuple[str, str]:
     assert (differs["old"], differs["new"]) == (first, second)
     added = {c["name"] for c in differs["packages"] if c["kind"] == "added"}
     assert "jq" in added
-    assert {c["name"] for c in differs["configuration"]} == {f"images.{NAME}.packages"}
+    assert {c["name"] for c in differs["configuration"]} == {f"images.{NAME}.packages", f"images.{NAME}.exclude"}
     inode = disk(place, second).stat().st_ino
     assert f"channel  stable of {NAME}: {first} -> {second}" in place.publish("promote", second)
     assert f"version  {NAME} {second}" in place.consume("verify-release", str(place.store))
@@ -156,8 +157,15 @@ def test_a_machine_of_the_second_version_has_what_is_new_in_it(place: Place, rel
     inv(place.consumer, "cluster-down", "--all", seconds=120).expect(0)
     up = place.consume("cluster-up", "--image", "candidate", "--nodes", "1", seconds=150)
     assert f"of {NAME}-{second}" in up
-    said = inv(place.consumer, "cluster-ssh", "pg-srv1", "--command", "jq --version").expect(0).out
-    assert said.startswith("jq-1.6")
+
+    def ask(command: str) -> str:
+        return inv(place.consumer, "cluster-ssh", "pg-srv1", "--command", command).expect(0).out.strip()
+
+    assert ask("jq --version").startswith("jq-1.6")
+    # And not what was left out, which PostgreSQL does without.
+    assert ask("sudo -u postgres psql -XAtqc 'SET jit = on; SELECT pg_jit_available()'") == "f"
+    sizes = [disk(place, version).stat().st_size for version in released]
+    assert sizes[1] < sizes[0] - 40_000_000
 
 
 def test_one_byte_of_the_image_is_another(place: Place, released: tuple[str, str]) -> None:

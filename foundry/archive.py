@@ -75,7 +75,10 @@ KEY_NAME = "Patroni Foundry local repository (throw-away)"
 
 @dataclass(frozen=True)
 class Archive:
-    """The local repository: its folder, its public key, and the packages of each set."""
+    """The local repository: its folder, its public key, and the packages of each set.
+
+    common: those of base that every image has; all of base where they are other ones without images.NAME.packages.
+    """
 
     folder: Path
     public_key: Path
@@ -85,6 +88,7 @@ class Archive:
     key: str
     sources: tuple[apt.Source, ...]
     """Where an image takes its updates from."""
+    common: tuple[apt.Package, ...]
 
     def line(self) -> str:
         """The sources.list line by which the build host's tools use it."""
@@ -99,6 +103,7 @@ class Pinned:
     buildd: tuple[apt.Package, ...]
     sources: tuple[apt.Source, ...]
     consul: Path | None
+    common: tuple[apt.Package, ...]
 
 
 def epoch(packages: Archive, workspace: Workspace) -> int:
@@ -118,9 +123,14 @@ def kernel(packages: Archive, target: Path) -> Path:
     return target
 
 
+def common_names(config: Config) -> list[str]:
+    """The names of Debian's packages that every image has."""
+    return [*ESSENTIAL, *BASE_PACKAGES, *NODE_DEPENDENCIES, f"postgresql-{config.postgresql.version}"]
+
+
 def base_names(config: Config, image: Image) -> list[str]:
     """The names of Debian's packages that the base of an image is made from."""
-    return [*ESSENTIAL, *BASE_PACKAGES, *NODE_DEPENDENCIES, f"postgresql-{config.postgresql.version}", *image.packages]
+    return [*common_names(config), *image.packages]
 
 
 def build(
@@ -142,8 +152,12 @@ def build(
     log.activity("archive: asking for today's packages")
     resolver.update()
     base = resolver.resolve(base_names(config, image), name="base")
+    common = resolver.resolve(common_names(config), name="common") if image.packages else base
+    if not set(common) <= set(base):
+        common = base
     buildd = resolver.resolve_build(workspace.root, [*ESSENTIAL, *BUILD_PACKAGES])
-    return _of(Pinned(tuple(base), tuple(buildd), sources, None), resolver, config, image, workspace)
+    pinned = Pinned(tuple(base), tuple(buildd), sources, None, tuple(common))
+    return _of(pinned, resolver, config, image, workspace)
 
 
 def _of(chosen: Pinned, resolver: apt.Resolver | None, config: Config, image: Image, workspace: Workspace) -> Archive:
@@ -154,6 +168,7 @@ def _of(chosen: Pinned, resolver: apt.Resolver | None, config: Config, image: Im
         **{f"package {p.name}": f"{p.version} {p.sha256}" for p in [*base, *buildd]},
         "set base": files.sha256_text(files.canonical([p.filename for p in base])),
         "set buildd": files.sha256_text(files.canonical([p.filename for p in buildd])),
+        "set common": files.sha256_text(files.canonical([p.filename for p in chosen.common])),
         "consul": files.canonical({k: v for k, v in pin.items() if k not in ("uri", "path")}),
         **stages.recipe(apt, dates, sys.modules[__name__]),
     }
@@ -173,6 +188,7 @@ def _of(chosen: Pinned, resolver: apt.Resolver | None, config: Config, image: Im
             {
                 "base": [asdict(p) for p in base],
                 "buildd": [asdict(p) for p in buildd],
+                "common": [p.name for p in chosen.common],
                 "consul": consul and consul.name,
                 "key": decision.key,
             },
@@ -183,14 +199,16 @@ def _of(chosen: Pinned, resolver: apt.Resolver | None, config: Config, image: Im
 
 def _open(folder: Path, sources: Sequence[apt.Source]) -> Archive:
     sets = files.read_json(folder / "sets.json")
+    base, common = tuple(apt.Package(**p) for p in sets["base"]), set(sets["common"])
     return Archive(
         folder,
         folder / "key.gpg",
-        tuple(apt.Package(**p) for p in sets["base"]),
+        base,
         tuple(apt.Package(**p) for p in sets["buildd"]),
         folder / "pool" / sets["consul"] if sets["consul"] else None,
         sets["key"],
         tuple(sources),
+        tuple(p for p in base if p.name in common),
     )
 
 

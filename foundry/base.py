@@ -1,26 +1,24 @@
 """The base stage: a bootable disk with the slow-changing packages already installed, cached by its inputs.
 
-mmdebstrap unpacks and configures the packages of the local repository in a folder; patroni-venv, which changes as
-seldom and would take long to unpack in an emulated guest, goes on top; disk.py makes that a disk.
+A copy of what bootstrap.py has installed gets the image's further packages, its settings, and patroni-venv, which would
+take long to unpack in an emulated guest; disk.py makes that a disk.
 """
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
-from foundry import apt, archive, disk, exclusions, ext4, files, log, run, stages
+from foundry import apt, archive, bootstrap, disk, exclusions, ext4, files, log, run, stages
 from foundry import epoch as dates
 from foundry.config import Config, Image
 from foundry.workspace import Workspace
 
 IMAGE = "base.qcow2"
-DPKG = "etc/dpkg/dpkg.cfg.d"
 VENV_DIGEST = "patroni-venv.sha256"
 # Debian ships both disabled; the second lets a kernel command line configure the network, as the Packer step does.
 ENABLED = ("systemd-networkd.service", "systemd-network-generator.service")
@@ -68,18 +66,17 @@ class Base:
 
 def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, workspace: Workspace) -> Base:
     """Make the base of an image, or find it made. Raises CommandFailed, FoundryError, and what venv.wait does."""
-    templates = workspace.templates / "base"
+    templates = workspace.templates / "base" / "final"
     epoch = archive.epoch(packages, workspace)
     inputs = {
         **{f"package {p.name}": f"{p.version} {p.sha256}" for p in packages.base},
+        "bootstrap": bootstrap.decide(config, image, packages, workspace).key,
         **files.tree_digests([templates], workspace.root),
         **stages.recipe(disk, exclusions, ext4, sys.modules[__name__]),
         "date": str(epoch),
-        "consul": files.sha256(packages.consul) if packages.consul else "none",
         "patroni-venv": venv.key,
-        "suite": image.suite,
+        "packages": " ".join(image.packages),
         "disk size": str(image.disk_size),
-        "exclude": ",".join(image.exclude),
         "sources": files.canonical([_source(s) for s in packages.sources]),
     }
     decision = stages.decide(workspace, "base", inputs)
@@ -88,13 +85,15 @@ def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, w
         (decision.folder / stages.RECORD).unlink()
         decision = stages.decide(workspace, "base", inputs)
     identity = disk.Identity.of(decision.key)
+    under = None if decision.reuse else bootstrap.build(config, image, packages, workspace)
 
     def act(scratch: Path) -> None:
+        assert under
         files.need_space(workspace.build, 4_000_000_000, "base")
         archive.intact(packages, workspace)
         root = scratch / "root"
         try:
-            _Tree(config, image, packages, identity, templates, scratch, root, epoch).make(venv)
+            _Tree(image, packages, identity, templates, scratch, root, epoch).make(under, venv)
             raw = scratch / "base.raw"
             log.activity("base: writing the disk")
             disk.build(root, raw, image.disk_size, identity, epoch)
@@ -135,7 +134,6 @@ def _boot_file(root: Path, name: str) -> Path:
 class _Tree:
     """The root file system in the making."""
 
-    config: Config
     image: Image
     packages: archive.Archive
     identity: disk.Identity
@@ -144,52 +142,29 @@ class _Tree:
     root: Path
     epoch: int
 
-    def make(self, venv: Venv) -> None:
-        before, after = self.scratch / "setup", self.scratch / "final"
-        self._render("setup", before)
-        self._render("final", after)
-        names = [n for n in archive.base_names(self.config, self.image) if not n.startswith("?")]
-        if self.packages.consul:
-            names.append("consul")
-        command = [
-            *("mmdebstrap", "--mode=root", "--variant=required", "--format=directory"),
-            f"--include={','.join(names)}",
-            f"--setup-hook=sync-in {before} /",
-            f"--customize-hook=sync-in {after} /",
+    def make(self, under: Path, venv: Venv) -> None:
+        after = self.scratch / "final"
+        self._render(after)
+        hooks = (
+            f"sync-in {shlex.quote(str(after))} /",
             # Not for all of it: with this variable Python's byte code would be compared with its source at each import.
-            f'--customize-hook=SOURCE_DATE_EPOCH={self.epoch} chroot "$1" update-initramfs -c -k all',
-            f'--customize-hook=systemctl --root="$1" enable {" ".join(ENABLED)}',
-            f'--customize-hook=systemctl --root="$1" disable {" ".join(DISABLED)}',
-            f'--customize-hook=systemctl --root="$1" add-wants sysinit.target {" ".join(WANTED)}',
-            # By command line too: the first packages are unpacked before the file is read.
-            *(f"--dpkgopt={line}" for line in self._path_rules(before)),
-            "--dpkgopt=force-unsafe-io",
-            archive.READ_AS_ROOT,
-            *(self.image.suite, str(self.root), self.packages.line()),
-        ]
-        # INITRD=No: the kernel's own hook would make a first, large initrd that nobody boots.
-        run.run(
-            run.contained(command),
-            env={"INITRD": "No", "TMPDIR": str(self.scratch)},
-            name="mmdebstrap",
-            what="base: mmdebstrap",
+            f'SOURCE_DATE_EPOCH={self.epoch} chroot "$1" update-initramfs -c -k all',
+            f'systemctl --root="$1" enable {" ".join(ENABLED)}',
+            f'systemctl --root="$1" disable {" ".join(DISABLED)}',
+            f'systemctl --root="$1" add-wants sysinit.target {" ".join(WANTED)}',
         )
+        extra = bootstrap.extra_names(self.image, self.packages)
+        tree = bootstrap.Tree(self.image.suite, extra, self.packages.base, under=under, hooks=hooks)
+        bootstrap.make(tree, self.root, self.packages, what="base")
         self._link_initrd()
         log.activity("base: waiting for patroni-venv")
         self._install(venv.wait())
         if self.image.exclude:
             exclusions.account(self.root, self.image.exclude)
         self._forget()
-        for folder in (before, after):
-            shutil.rmtree(folder)
+        shutil.rmtree(after)
 
-    def _render(self, part: str, target: Path) -> None:
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(self.templates / part),
-            undefined=jinja2.StrictUndefined,
-            keep_trailing_newline=True,
-            autoescape=False,
-        )
+    def _render(self, target: Path) -> None:
         keyrings = "/etc/apt/keyrings"
         rows = [
             {
@@ -202,26 +177,12 @@ class _Tree:
             }
             for s in self.packages.sources
         ]
-        for name in environment.list_templates(extensions=["j2"]):
-            text = environment.get_template(name).render(identity=self.identity, sources=rows)
-            files.write(target / name.removesuffix(".j2"), text)
-        if part == "setup" and self.image.exclude:
-            text = f"# images.NAME.exclude of foundry.yml: {', '.join(self.image.exclude)}"
-            files.write(
-                target / DPKG / "patroni-foundry-exclude", "\n".join([text, *exclusions.rules(self.image.exclude), ""])
-            )
-        if part == "final":
-            for source in self.packages.sources:
-                if source.signed_by != apt.DEBIAN_KEYRING:
-                    path = target / keyrings.lstrip("/") / Path(source.signed_by).name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source.signed_by, path)
-
-    @staticmethod
-    def _path_rules(before: Path) -> list[str]:
-        """In the order in which dpkg reads them: the last rule that matches a path decides."""
-        texts = [path.read_text(encoding="utf-8") for path in sorted((before / DPKG).iterdir())]
-        return [line for text in texts for line in text.splitlines() if line.startswith("path-")]
+        bootstrap.render(self.templates, target, identity=self.identity, sources=rows)
+        for source in self.packages.sources:
+            if source.signed_by != apt.DEBIAN_KEYRING:
+                path = target / keyrings.lstrip("/") / Path(source.signed_by).name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source.signed_by, path)
 
     def _install(self, deb: Path) -> None:
         inside = self.root / deb.name
@@ -249,10 +210,6 @@ class _Tree:
             "etc/hostname",
             # systemd-resolved's copy of the build host's own.
             "etc/.resolv.conf.systemd-resolved.bak",
-            "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
-            "etc/apt/apt.conf.d/99mmdebstrap",
-            "etc/apt/sources.list",
-            "etc/apt/sources.list.d/0*",
             "var/lib/dbus/machine-id",
             "var/lib/systemd/random-seed",
             "var/log/**/*.log",

@@ -35,7 +35,18 @@ from foundry.machine import kvm
 from foundry.workspace import Workspace
 
 # The order of the flow; stages that run side by side begin in any.
-FLOW = ("recorded", "archive", "chroot", "patroni-venv", "patroni-node", "base", "packer", "images", "verify")
+FLOW = (
+    "recorded",
+    "archive",
+    "chroot",
+    "patroni-venv",
+    "patroni-node",
+    "bootstrap",
+    "base",
+    "packer",
+    "images",
+    "verify",
+)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundry import archive, files, log, run, stages, threads, wheels
+from foundry import archive, bootstrap, files, log, run, stages, threads, wheels
 from foundry.workspace import Workspace
 
-CHROOT = "chroot.tar.zst"
-UNPACKED = "chroot-tree"
+# Nothing reads either of them, and man-db would index the former.
+CHROOT_RULES = ("path-exclude=/usr/share/man/*", "path-exclude=/usr/share/locale/*")
 # Relative to the build folder: a mount option cannot hold a comma or a colon, which that folder's own path may have.
 _ENTER = """
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$4"
@@ -70,14 +70,14 @@ def build(
 
 def venv_key(packages: archive.Archive, workspace: Workspace) -> str:
     """What patroni-venv is made of, as one digest: known before it is built."""
-    chroot = stages.decide(workspace, "chroot", _chroot_inputs(packages))
+    chroot = stages.decide(workspace, "chroot", _chroot_inputs(packages), trees=[bootstrap.TREE])
     return stages.decide(workspace, "patroni-venv", _inputs(VENV_SOURCES, chroot.key, workspace)).key
 
 
 def _chroot_inputs(packages: archive.Archive) -> dict[str, str]:
     return {
         **{f"package {p.name}": f"{p.version} {p.sha256}" for p in packages.buildd},
-        **stages.recipe(sys.modules[__name__]),
+        **stages.recipe(bootstrap, sys.modules[__name__]),
     }
 
 
@@ -90,51 +90,20 @@ def _inputs(sources: Sequence[str], chroot: str, workspace: Workspace) -> dict[s
 
 
 def _chroot(packages: archive.Archive, suite: str, workspace: Workspace) -> Path:
-    """A file system of the target with build-essential and our build dependencies, as a tarball."""
-    decision = stages.decide(workspace, "chroot", _chroot_inputs(packages))
+    """A file system of the target with build-essential and our build dependencies, over which packages are built."""
+    decision = stages.decide(workspace, "chroot", _chroot_inputs(packages), trees=[bootstrap.TREE])
 
     def act(scratch: Path) -> None:
         files.need_space(workspace.build, 1_500_000_000, "chroot")
         archive.intact(packages, workspace)
-        names = ",".join(sorted({p.name for p in packages.buildd}))
-        command = [
-            *("mmdebstrap", "--mode=root", "--variant=required", f"--include={names}", "--dpkgopt=force-unsafe-io"),
-            *("--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"),
-            archive.READ_AS_ROOT,
-            *(suite, str(scratch / CHROOT), packages.line()),
-        ]
-        # A tarball's tree is made in TMPDIR, where nobody would remove it after a SIGKILL.
-        run.run(run.contained(command), env={"TMPDIR": str(scratch)}, name="mmdebstrap", what="chroot: mmdebstrap")
+        before = scratch / "before"
+        files.write(before / bootstrap.DPKG / "patroni-foundry", "\n".join([*CHROOT_RULES, ""]))
+        names = sorted({p.name for p in packages.buildd})
+        tree = bootstrap.Tree(suite, names, packages.buildd, before)
+        bootstrap.make(tree, scratch / bootstrap.TREE, packages, what="chroot")
+        shutil.rmtree(before)
 
-    chroot = stages.perform(workspace, decision, act) / CHROOT
-    _unpack(chroot, workspace)
-    return chroot
-
-
-def _tree(chroot: Path, workspace: Workspace) -> Path:
-    return workspace.stage(UNPACKED) / chroot.parent.name
-
-
-def _unpack(chroot: Path, workspace: Workspace) -> None:
-    """Unpack the tarball, once: each package is then built in a layer over it."""
-    tree = _tree(chroot, workspace)
-    if tree.exists():
-        return
-    if tree.parent.exists():
-        run.run(["rm", "-rf", "--one-file-system", tree.parent], name="rm")
-    files.need_space(workspace.build, 1_000_000_000, "chroot")
-    with files.whole_folder(tree) as scratch:
-        words: list[str | Path] = [
-            "tar",
-            "--extract",
-            "--numeric-owner",
-            "--xattrs",
-            "--file",
-            chroot,
-            "--directory",
-            scratch,
-        ]
-        run.run(words, name="tar")
+    return stages.perform(workspace, decision, act) / bootstrap.TREE
 
 
 def _package(
@@ -147,7 +116,7 @@ def _package(
         work = scratch / "work"
         layer = _Layer(work / "upper", work / "work", work / "root")
         try:
-            _build_in(layer, _tree(chroot, workspace), sources, kind, found, workspace)
+            _build_in(layer, chroot, sources, kind, found, workspace)
             for deb in sorted((layer.upper / "build").glob(f"{name}_*.deb")):
                 shutil.copyfile(deb, scratch / deb.name)
         finally:

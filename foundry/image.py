@@ -20,6 +20,7 @@ from foundry import (
     apt,
     archive,
     base,
+    bootstrap,
     deb,
     disk,
     epoch,
@@ -131,7 +132,8 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
 
 def program() -> dict[str, str]:
     """The digests of the code that makes an image."""
-    rooms = (apt, archive, base, deb, disk, epoch, exclusions, ext4, golden, packer, recorded, sandbox, tree, wheels)
+    made = (apt, archive, base, bootstrap, deb, disk, epoch, exclusions, ext4, golden)
+    rooms = (*made, packer, recorded, sandbox, tree, wheels)
     return stages.recipe(*rooms, sys.modules[__name__])
 
 

@@ -92,7 +92,8 @@ def prepare(found: Recorded, workspace: Workspace, *, offline: bool) -> archive.
         missing += wheels.pin(locks(workspace), deb.TARGET_PYTHON, rows, workspace, offline=offline)
         if missing:
             raise _missing(found, missing, offline=offline)
-    return archive.Pinned(base, buildd, sources, consul)
+    common = tuple(p for p in base if p.name in rebuild.common)
+    return archive.Pinned(base, buildd, sources, consul, common)
 
 
 def _missing(found: Recorded, missing: Sequence[str], *, offline: bool) -> FetchError:

@@ -20,7 +20,7 @@ from foundry.errors import ConfigError
 from foundry.settings import Digest, ImageName, PackageName, Uri, Version
 from foundry.workspace import Workspace
 
-FORMAT = 1
+FORMAT = 2
 LOCAL = ("archive.", "build.", "verify.", "consul.path", "consul.signed_by", "postgresql.signed_by")
 """Settings that say where things are and on what they are built, but not what is built."""
 _FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~%-]*$", max_length=250)]
@@ -74,9 +74,10 @@ class _Inputs(_Part):
 
 
 class _Rebuild(_Part):
-    format: Literal[1]
+    format: Literal[2]
     base: list[_Fetched]
     buildd: list[_Fetched]
+    common: list[PackageName]
     archives: Annotated[list[_Source], Field(min_length=1)]
     repository: Digest
     program: dict[str, str]
@@ -128,6 +129,7 @@ def of(packages: archive.Archive, program: Mapping[str, str]) -> dict[str, Any]:
         "format": FORMAT,
         "base": [_row(p) for p in packages.base],
         "buildd": [_row(p) for p in packages.buildd],
+        "common": [p.name for p in packages.common],
         "archives": [
             {
                 "uri": s.uri,

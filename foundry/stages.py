@@ -2,13 +2,14 @@
 
 A stage's key is the sha256 of everything that it declares as input: settings, package lists, digests of files, and the
 code of its own recipe. Time stamps play no part. Its results lie in build/<stage>/<key>/ beside a record of inputs and
-outputs, and appear there in one rename.
+outputs, and appear there in one rename. A tree is an output of very many files: it is there or not, and its files are
+not recorded.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Decision:
     reuse: bool
     reason: str
     inputs: Mapping[str, str]
+    trees: Sequence[str] = ()
 
 
 def recipe(*modules: object) -> dict[str, str]:
@@ -41,17 +43,16 @@ def recipe(*modules: object) -> dict[str, str]:
     return found
 
 
-def decide(workspace: Workspace, name: str, inputs: Mapping[str, str]) -> Decision:
-    """Compare inputs with the results at hand."""
+def decide(workspace: Workspace, name: str, inputs: Mapping[str, str], *, trees: Sequence[str] = ()) -> Decision:
+    """Compare inputs with the results at hand. trees: names of folders among the outputs."""
     key = files.sha256_text(files.canonical(dict(inputs)))
     folder = workspace.stage(name) / key[:16]
     record = files.read_json(folder / RECORD)
     if record and record.get("key") == key:
-        missing = _missing(folder, record)
-        if not missing:
-            return Decision(name, key, folder, True, "no input changed", inputs)
-        return Decision(name, key, folder, False, f"{missing} is missing from the earlier result", inputs)
-    return Decision(name, key, folder, False, _difference(workspace, name, inputs), inputs)
+        missing = _missing(folder, record, trees)
+        why = f"{missing} is missing from the earlier result" if missing else "no input changed"
+        return Decision(name, key, folder, not missing, why, inputs, trees)
+    return Decision(name, key, folder, False, _difference(workspace, name, inputs), inputs, trees)
 
 
 def perform(workspace: Workspace, decision: Decision, act: Callable[[Path], None]) -> Path:
@@ -66,8 +67,7 @@ def perform(workspace: Workspace, decision: Decision, act: Callable[[Path], None
         act(scratch)
         outputs = {
             str(p.relative_to(scratch)): {"sha256": files.sha256(p), "size": p.stat().st_size}
-            for p in sorted(scratch.rglob("*"))
-            if p.is_file() and not p.is_symlink()
+            for p in sorted(_files(scratch, decision.trees))
         }
         record = {"key": decision.key, "inputs": dict(decision.inputs), "outputs": outputs}
         files.write_json(scratch / RECORD, record)
@@ -103,12 +103,20 @@ def output_digest(folder: Path, member: str) -> str:
     return str(files.read_json(folder / RECORD)["outputs"][member]["sha256"])
 
 
-def _missing(folder: Path, record: Mapping[str, Mapping[str, Mapping[str, object]]]) -> str | None:
+def _files(folder: Path, trees: Sequence[str]) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name not in trees:
+            yield from (p for p in (path, *path.rglob("*")) if p.is_file() and not p.is_symlink())
+
+
+def _missing(
+    folder: Path, record: Mapping[str, Mapping[str, Mapping[str, object]]], trees: Sequence[str]
+) -> str | None:
     for member, facts in record.get("outputs", {}).items():
         path = folder / member
         if not path.is_file() or path.stat().st_size != facts["size"]:
             return member
-    return None
+    return next((name for name in trees if not (folder / name).is_dir()), None)
 
 
 def _difference(workspace: Workspace, name: str, inputs: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from foundry.errors import FoundryError
 from foundry.workspace import CGROUPS, NAMESPACES
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("archive", "chroot", "patroni-venv", "patroni-node", "base", "packer", "images")
+STAGES = ("archive", "chroot", "patroni-venv", "patroni-node", "bootstrap", "base", "packer", "images")
 TEMPORARY = Path("/tmp")
 DOWNLOADS = ("pool", "resolver", "wheels", "keyring", "host")
 

@@ -27,7 +27,7 @@ from tests.pipeline.harness import (
 
 CTRL_C = [signal.SIGINT, signal.SIGTERM]
 MACHINES = ["vm", "container"]
-ALL_BUT_BASE = (*DOWNLOADS, "archive", "chroot", "patroni-venv", "patroni-node")
+BEFORE_BOOTSTRAP = (*DOWNLOADS, "archive", "chroot", "patroni-venv", "patroni-node")
 
 
 def ends_clean(run: Inv, number: signal.Signals) -> None:
@@ -45,12 +45,12 @@ def ends_clean(run: Inv, number: signal.Signals) -> None:
     [(signal.SIGINT, "installing essential packages"), (signal.SIGTERM, "extracting archives")],
 )
 def test_in_mmdebstrap(scratch: Scratch, number: signal.Signals, moment: str) -> None:
-    build = scratch(*ALL_BUT_BASE)
+    build = scratch(*BEFORE_BOOTSTRAP)
     before = temporaries()
     with Inv(build, "build-image", "--no-verify", "--offline") as run:
-        run.reaches(log_says(build, "base-mmdebstrap.log", moment), moment, 90)
+        run.reaches(log_says(build, "bootstrap-mmdebstrap.log", moment), moment, 90)
         ends_clean(run, number)
-    assert not list(build.glob("base/*"))
+    assert not [*build.glob("bootstrap/*"), *build.glob("base/*")]
     nothing_stays(before)
 
 
@@ -59,18 +59,18 @@ def test_killed_in_mmdebstrap_then_the_next_run_works(scratch: Scratch, built: P
     build = scratch(*DOWNLOADS, "archive", "patroni-venv", "patroni-node")
     before = temporaries()
     with Inv(build, "build-image", "--no-verify", "--offline") as run:
-        for stage in ("base", "chroot"):
+        for stage in ("bootstrap", "chroot"):
             moment = "installing essential packages"
             run.reaches(log_says(build, f"{stage}-mmdebstrap.log", moment), f"{stage}: {moment}", 90)
         assert run.end(10, signal.SIGKILL).code == -signal.SIGKILL
     gone(build)
-    assert not list(build.glob("base/*/stage.json")) + list(build.glob("chroot/*/stage.json"))
+    assert not [*build.glob("bootstrap/*/stage.json"), *build.glob("chroot/*/stage.json")]
     nothing_stays(before)
 
     # The other one would cost another minute and tell nothing more.
     copy(built, build, ["chroot"])
     ended = inv(build, "build-image", "--no-verify", "--offline", seconds=400).expect(0)
-    assert ended.stage("base").startswith("building: first build")
+    assert ended.stage("bootstrap").startswith("building: first build")
     assert half_made(build) == []
     assert {name.split("/")[0] for name in results(build)} == set(STAGES)
     nothing_stays(before)
@@ -84,7 +84,7 @@ def build_in(machine: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("number", CTRL_C)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_in_the_guest_of_packer(scratch: Scratch, number: signal.Signals, machine: str) -> None:
-    build = scratch(*ALL_BUT_BASE, "base")
+    build = scratch(*BEFORE_BOOTSTRAP, "base")
     before = temporaries()
     with Inv(build, *build_in(machine)) as run:
         run.reaches(guest_runs(build, machine), "the guest of Packer", 60)
@@ -95,7 +95,7 @@ def test_in_the_guest_of_packer(scratch: Scratch, number: signal.Signals, machin
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_killed_in_the_guest_of_packer_then_the_next_run_works(scratch: Scratch, machine: str) -> None:
-    build = scratch(*ALL_BUT_BASE, "base")
+    build = scratch(*BEFORE_BOOTSTRAP, "base")
     with Inv(build, *build_in(machine)) as run:
         run.reaches(guest_runs(build, machine), "the guest of Packer", 60)
         assert run.end(10, signal.SIGKILL).code == -signal.SIGKILL
@@ -108,7 +108,7 @@ def test_killed_in_the_guest_of_packer_then_the_next_run_works(scratch: Scratch,
 
 
 def test_a_guest_that_never_comes_up(scratch: Scratch) -> None:
-    build = scratch(*ALL_BUT_BASE, "base")
+    build = scratch(*BEFORE_BOOTSTRAP, "base")
     ended = inv(build, *build_in("vm"), "--set", "build.boot_timeout_s=10", seconds=90)
     message = ended.refused(7, "packer: the guest did not answer ssh within 10s", "log:", "hint:")
     lines = message.splitlines()

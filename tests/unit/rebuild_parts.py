@@ -60,9 +60,10 @@ def manifest(workspace: Workspace) -> dict[str, Any]:
             "patroni": {"version": "4.1.5", "extras": ["consul", "etcd3", "systemd"]},
         },
         "rebuild": {
-            "format": 1,
+            "format": 2,
             "base": [package("libc6", size=13)],
             "buildd": [package("gcc", size=11)],
+            "common": ["libc6"],
             "archives": [{"uri": "http://m/debian", "suite": "bookworm", "components": ["main"], "debian": True}],
             "repository": B,
             "program": image.program(),

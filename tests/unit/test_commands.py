@@ -22,6 +22,7 @@ ALWAYS = {
     **dict.fromkeys(("apt-cache", "apt-get"), "apt"),
     "bash": "bash",
     "dpkg-deb": "dpkg",
+    "find": "findutils",
     "sh": "dash",
     "tar": "tar",
 }

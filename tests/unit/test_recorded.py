@@ -51,7 +51,9 @@ def test_what_a_build_writes_can_be_read(value: dict[str, Any], workspace: Works
     package = apt.Package("libc6", "1:2", "amd64", "libc6_1%3a2_amd64.deb", "http://m/libc6.deb", parts.A, 7)
     source = apt.Source("http://m/debian", "bookworm-updates", ("main",), apt.DEBIAN_KEYRING)
     files.write_json(tmp_path / "archive/stage.json", {"outputs": {"Release": {"sha256": parts.C}}})
-    packages = archive.Archive(tmp_path / "archive", tmp_path, (package,), (package,), None, "key", (source,))
+    packages = archive.Archive(
+        tmp_path / "archive", tmp_path, (package,), (package,), None, "key", (source,), (package,)
+    )
     value["rebuild"] = json.loads(json.dumps(recorded.of(packages, image.program())))
     found = load(value, workspace)
     assert [row.package() for row in found.manifest.rebuild.base] == [
@@ -87,8 +89,8 @@ def test_an_older_manifest_is_refused(value: dict[str, Any], workspace: Workspac
 
 
 def test_a_newer_format_is_refused(value: dict[str, Any], workspace: Workspace) -> None:
-    value["rebuild"]["format"] = 2
-    with pytest.raises(ConfigError, match="its format is 2"):
+    value["rebuild"]["format"] = 3
+    with pytest.raises(ConfigError, match="its format is 3"):
         load(value, workspace)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,19 @@ def test_only_the_newest_results_stay(workspace: Workspace) -> None:
     left = [p for p in workspace.stage("base").iterdir() if p.is_dir()]
     assert len(left) == stages.KEPT_RESULTS
     assert newest in left
+
+
+def test_a_tree_is_there_or_not_and_its_files_are_not_recorded(workspace: Workspace) -> None:
+    def fill(scratch: Path) -> None:
+        (scratch / "root/etc").mkdir(parents=True)
+        (scratch / "root/etc/file").touch()
+        (scratch / "beside").mkdir()
+        (scratch / "beside/out").write_text("x")
+
+    folder = stages.perform(workspace, stages.decide(workspace, "chroot", {"a": "1"}, trees=["root"]), fill)
+    assert list(files.read_json(folder / stages.RECORD)["outputs"]) == ["beside/out"]
+    (folder / "root/etc/file").unlink()
+    assert stages.decide(workspace, "chroot", {"a": "1"}, trees=["root"]).reuse
+    shutil.rmtree(folder / "root")
+    again = stages.decide(workspace, "chroot", {"a": "1"}, trees=["root"])
+    assert (again.reuse, again.reason) == (False, "root is missing from the earlier result")

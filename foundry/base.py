@@ -18,7 +18,7 @@ from foundry import epoch as dates
 from foundry.config import Config, Image
 from foundry.workspace import Workspace
 
-IMAGE = "base.qcow2"
+IMAGE = "base.raw"
 VENV_DIGEST = "patroni-venv.sha256"
 # Debian ships both disabled; the second lets a kernel command line configure the network, as the Packer step does.
 ENABLED = ("systemd-networkd.service", "systemd-network-generator.service")
@@ -40,7 +40,7 @@ class Venv:
 
 @dataclass(frozen=True)
 class Base:
-    """A base disk (qcow2, not compressed), its kernel and initrd for a direct boot, and the date of all in it."""
+    """A base disk (raw, sparse), its kernel and initrd for a direct boot, and the date of all in it."""
 
     folder: Path
     key: str
@@ -94,15 +94,12 @@ def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, w
         root = scratch / "root"
         try:
             _Tree(image, packages, identity, templates, scratch, root, epoch).make(under, venv)
-            raw = scratch / "base.raw"
             log.activity("base: writing the disk")
-            disk.build(root, raw, image.disk_size, identity, epoch)
+            disk.build(root, scratch / IMAGE, image.disk_size, identity, epoch)
             shutil.copyfile(_boot_file(root, "vmlinuz"), scratch / "vmlinuz")
             shutil.copyfile(_boot_file(root, "initrd.img"), scratch / "initrd.img")
         finally:
             run.run(["rm", "-rf", "--one-file-system", root], name="rm")
-        run.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, scratch / IMAGE])
-        raw.unlink()
 
     return Base(stages.perform(workspace, decision, act), decision.key, identity.root_fs, epoch)
 

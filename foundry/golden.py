@@ -23,7 +23,7 @@ from foundry.machine import build_container, kvm
 from foundry.settings import Build
 from foundry.workspace import Workspace
 
-DISK = "disk.qcow2"
+DISK = "disk.raw"
 LABEL = "FOUNDRYREPO"
 PACKAGES = ("patroni-node",)
 """patroni-venv is in the base already."""
@@ -68,7 +68,7 @@ MASKED = (
 
 @dataclass(frozen=True)
 class Golden:
-    """The sealed disk as Packer left it (qcow2, not compressed); fresh: this very run made it and took its digest."""
+    """The sealed disk as Packer left it (raw, sparse); fresh: this very run made it and took its digest."""
 
     folder: Path
     key: str
@@ -157,11 +157,11 @@ def _in_container(given: _Given) -> None:
     base, work = given.base, given.work
     log.info(f"booting a copy of the base (container), without a network, to install {' '.join(PACKAGES)}")
     (work / "output").mkdir()
-    raw, credential = work / "disk.raw", work / "tmpfiles"
-    run.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", base.image, raw], name="qemu-img")
+    disk, credential = work / "output" / DISK, work / "tmpfiles"
+    run.run(["cp", "--reflink=auto", base.image, disk], name="cp")
     files.write(credential, given.rules, mode=0o600)
     guest = build_container.Guest(
-        disk=raw,
+        disk=disk,
         folder=work,
         credential=credential,
         lent=(given.repository.name, MOUNT_POINT),
@@ -171,12 +171,13 @@ def _in_container(given: _Given) -> None:
     )
     with build_container.booted(guest) as space:
         packer.build(given.workspace, work, given.variables, given.console, source="null.golden", space=space)
-    run.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, work / "output" / DISK], name="qemu-img")
 
 
 def _in_vm(given: _Given) -> None:
     base, work, wanted = given.base, given.work, given.config.build
     (work / "empty").mkdir()
+    # A file whose name ends in .raw Packer would copy byte by byte, holes included.
+    os.link(base.image, work / "base")
     repository = work / "repository.iso"
     run.run(["xorriso", "-as", "genisoimage", "-quiet", "-rock", "-volid", LABEL, "-o", repository, given.repository])
     credentials = work / "credentials"
@@ -185,7 +186,7 @@ def _in_vm(given: _Given) -> None:
     accelerator = kvm.accelerator(wanted.accelerator, base.kernel, base.initrd, given.workspace)
     log.info(f"booting a copy of the base ({accelerator}), network cut off, to install {' '.join(PACKAGES)}")
     variables = given.variables | {
-        "base": str(base.image),
+        "base": str(work / "base"),
         "kernel": str(base.kernel),
         "initrd": str(base.initrd),
         "append": _kernel_command_line(base),

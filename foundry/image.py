@@ -89,7 +89,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
         "sealed disk": stages.output_digest(sealed.folder, golden.DISK),
         "name": name,
         "formats": ",".join(image.formats),
-        **stages.recipe(tree, sandbox, recorded, sys.modules[__name__]),
+        **stages.recipe(recorded, sys.modules[__name__]),
     }
     decision = stages.decide(workspace, "images", inputs)
 
@@ -97,16 +97,13 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
         source = sealed.disk if sealed.fresh else stages.checked(sealed.folder, golden.DISK)
         stamp = datetime.now(UTC)
         version = f"{stamp:%Y%m%d}-{decision.key[:8]}"
-        raw = scratch / f"{name}-{version}.raw"
         # qcow2 first: the verified file is the one that people launch.
         wanted = sorted(image.formats, key=lambda kind: kind != "qcow2")
-        made, _ = threads.together(
+        made, installed, tools = threads.together(
             lambda: [_convert(source, kind, scratch / f"{name}-{version}.{kind}") for kind in wanted],
-            lambda: None if "raw" in wanted else tree.raw(source, "qcow2", raw),
+            lambda: _installed(source, scratch / "dpkg", parts),
+            _tools,
         )
-        installed = _installed(raw, scratch / "dpkg", parts)
-        if raw not in made:
-            raw.unlink()
         manifest = {
             "name": name,
             "version": version,
@@ -118,7 +115,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
             "wheels": _wheels(workspace),
             "inputs": _inputs(parts, workspace),
             "configuration": config.model_dump(mode="json", exclude={"publish"}),
-            "tools": _tools(),
+            "tools": tools,
             "rebuild": recorded.of(parts.packages, program()),
         }
         files.write_json(scratch / MANIFEST, manifest)
@@ -170,7 +167,7 @@ def _convert(source: Path, kind: str, target: Path) -> Path:
     # zstd: 3 % smaller than zlib and, on several threads, eight times faster. Large clusters: ADR 18.
     compressed = ["-c", "-o", f"compression_type=zstd,cluster_size={CLUSTER}"] if kind == "qcow2" else []
     run.run(
-        ["qemu-img", "convert", "-m", "16", "-W", "-f", "qcow2", "-O", kind, *compressed, source, target],
+        ["qemu-img", "convert", "-m", "16", "-W", "-f", "raw", "-O", kind, *compressed, source, target],
         name="convert",
     )
     return target

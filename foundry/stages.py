@@ -3,7 +3,7 @@
 A stage's key is the sha256 of everything that it declares as input: settings, package lists, digests of files, and the
 code of its own recipe. Time stamps play no part. Its results lie in build/<stage>/<key>/ beside a record of inputs and
 outputs, and appear there in one rename. A tree is an output of very many files: it is there or not, and its files are
-not recorded.
+not recorded. Of a raw disk files.disk_digest is recorded, of every other file its sha256.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def perform(workspace: Workspace, decision: Decision, act: Callable[[Path], None
     with log.stage(decision.name, decision.reason), files.whole_folder(decision.folder) as scratch:
         act(scratch)
         outputs = {
-            str(p.relative_to(scratch)): {"sha256": files.sha256(p), "size": p.stat().st_size}
+            str(p.relative_to(scratch)): {"sha256": _digest(p), "size": p.stat().st_size}
             for p in sorted(_files(scratch, decision.trees))
         }
         record = {"key": decision.key, "inputs": dict(decision.inputs), "outputs": outputs}
@@ -84,7 +84,7 @@ def checked(folder: Path, member: str) -> Path:
     path = folder / member
     record = files.read_json(folder / RECORD) or {}
     wanted = record.get("outputs", {}).get(member, {}).get("sha256")
-    if not path.is_file() or files.sha256(path) != wanted:
+    if not path.is_file() or _digest(path) != wanted:
         (folder / RECORD).unlink(missing_ok=True)
         raise CorruptArtifact(
             f"{folder.parent.name}: {path} is not the file that was recorded when it was made",
@@ -99,7 +99,7 @@ def key_of(folder: Path) -> str:
 
 
 def output_digest(folder: Path, member: str) -> str:
-    """The recorded sha256 of a stage's output."""
+    """The recorded digest of a stage's output."""
     return str(files.read_json(folder / RECORD)["outputs"][member]["sha256"])
 
 
@@ -107,6 +107,10 @@ def _files(folder: Path, trees: Sequence[str]) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.name not in trees:
             yield from (p for p in (path, *path.rglob("*")) if p.is_file() and not p.is_symlink())
+
+
+def _digest(path: Path) -> str:
+    return files.disk_digest(path) if path.suffix == ".raw" else files.sha256(path)
 
 
 def _missing(

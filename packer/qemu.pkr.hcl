@@ -5,7 +5,7 @@ source "qemu" "golden" {
   iso_url      = var.base
   iso_checksum = "none"
   disk_image   = true
-  format       = "qcow2"
+  format       = "raw"
 
   # Packer 1.6.6 gives qemu-img no backing format, which QEMU 6.1 and later refuse; compression happens outside, with zstd.
   use_backing_file = false
@@ -14,7 +14,7 @@ source "qemu" "golden" {
   disk_compression = false
 
   output_directory = var.output
-  vm_name          = "disk.qcow2"
+  vm_name          = "disk.raw"
   headless         = true
   disable_vnc      = true
 
@@ -52,7 +52,7 @@ source "qemu" "golden" {
     ["-netdev", "user,id=user.0,restrict=on,hostfwd=tcp:127.0.0.1:{{ .SSHHostPort }}-:22"],
     ["-device", "virtio-net,netdev=user.0,romfile="],
     ["-device", "virtio-rng-pci"],
-    ["-drive", "file=${var.output}/disk.qcow2,if=virtio,format=qcow2,cache=unsafe,discard=unmap,detect-zeroes=unmap"],
+    ["-drive", "file=${var.output}/disk.raw,if=virtio,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap"],
     ["-drive", "file=${var.repository},if=virtio,format=raw,readonly=on"],
     ["-serial", "file:${var.console}"],
   ]

@@ -2,7 +2,7 @@
 
 variable "base" {
   type        = string
-  description = "The base disk (qcow2) that is copied and booted."
+  description = "The base disk (raw) that is copied and booted."
   default     = ""
 }
 
@@ -63,7 +63,7 @@ variable "scripts" {
 
 variable "output" {
   type        = string
-  description = "The folder to make, with disk.qcow2 in it."
+  description = "The folder to make, with disk.raw in it."
   default     = ""
 }
 

@@ -134,9 +134,9 @@ def test_full_disk_in_the_middle_of_a_stage(scratch: Scratch) -> None:
 def test_base_that_changed_on_disk(scratch: Scratch) -> None:
     """As long as before; the next run makes it anew."""
     build = scratch(*DOWNLOADS, *LINKED, "base")
-    victim = max(build.glob("base/*/base.qcow2"), key=lambda p: p.parent.stat().st_mtime)
+    victim = max(build.glob("base/*/base.raw"), key=lambda p: p.parent.stat().st_mtime)
     copied = victim.with_name("copy")
-    shutil.copyfile(victim, copied)
+    subprocess.run(["cp", "--sparse=always", victim, copied], check=True)
     with copied.open("r+b") as stream:
         stream.seek(200 * 1024 * 1024)
         stream.write(b"tampered")

@@ -105,3 +105,28 @@ def test_every_error_has_its_own_code() -> None:
     assert len(set(codes)) == len(codes)
     assert 0 not in codes
     assert str(errors.ConfigError("what", hint="next")) == "what"
+
+
+def test_a_disk_is_what_it_holds_and_not_how_its_file_lies_there(tmp_path: Path) -> None:
+    mib = 1 << 20
+
+    def disk(name: str, *parts: tuple[int, bytes], size: int = 5 * mib) -> str:
+        path = tmp_path / name
+        with path.open("wb") as stream:
+            stream.truncate(size)
+            for at, data in parts:
+                stream.seek(at)
+                stream.write(data)
+        return files.disk_digest(path)
+
+    first = disk("a", (2 * mib + 7, b"data"))
+    assert disk("b", (0, bytes(mib)), (2 * mib, bytes(7) + b"data" + bytes(3 * mib - 11))) == first
+    others = [
+        disk("c", (2 * mib + 7, b"date")),
+        disk("d", (3 * mib + 7, b"data")),
+        disk("e", (2 * mib + 7, b"data"), (5 * mib - 1, b"x")),
+        disk("f", (2 * mib + 7, b"data"), size=5 * mib + 1),
+        disk("g"),
+        disk("h", size=0),
+    ]
+    assert len({first, *others}) == len(others) + 1

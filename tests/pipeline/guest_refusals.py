@@ -1,13 +1,16 @@
-"""Runs in the guest as root: puts each bad node.yml in place, restarts patroni-node, and tells what happened.
+"""Runs in the guest as root: puts each bad node.yml in place, runs patroni-node, and tells what happened.
 
-In: gzip of a JSON list of base64. Out: a JSON object for each of them, one a line; the first is about the node before.
+In: gzip of a JSON list of pairs: a file in base64, and whether systemd is to run the program; if not, it runs here, by
+Debian's own Python. Out: a JSON object for each of them, one a line; the first is about the node before.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
+import io
 import json
 import ssl
 import subprocess
@@ -16,6 +19,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+PROGRAM = "/usr/share/patroni-node"
 NODE_YML = "/etc/patroni/node.yml"
 ISSUE = "/etc/issue.d/patroni-node.issue"
 WRITTEN = ("etc/patroni/patroni.yml", "etc/patroni/tls/*", "etc/consul.d/*", "etc/systemd/system/patroni.service.d/*")
@@ -66,31 +70,49 @@ def facts() -> dict[str, Any]:
     return {"written": written(), "running": running()}
 
 
-def attempt(raw: bytes) -> dict[str, Any]:
+def attempt(raw: bytes, by_systemd: bool) -> dict[str, Any]:
     """What happens with this file."""
     with open(NODE_YML, "wb") as stream:
         stream.write(raw)
+    ended = restarted() if by_systemd else called()
+    with open(ISSUE, encoding="utf-8") as stream:
+        issue = stream.read()
+    return {**ended, "issue": issue, "ready": Path("/run/patroni-node/ready").exists(), **facts()}
+
+
+def restarted() -> dict[str, Any]:
+    """What a restart of the unit ends with."""
     cursor = now()
     restart = subprocess.run(["systemctl", "restart", "patroni-node"], capture_output=True, check=False, timeout=120)
     entries = journal(cursor)
     show = run("systemctl", "show", "-p", "ExecMainStatus,Result,ActiveState", "patroni-node")
-    with open(ISSUE, encoding="utf-8") as stream:
-        issue = stream.read()
     return {
         "restart": restart.returncode,
         "unit": dict(line.split("=", 1) for line in show.splitlines()),
         "said": [e["MESSAGE"] for e in entries if e.get("SYSLOG_IDENTIFIER") == "patroni-node"],
         "others": [e["MESSAGE"] for e in entries if e.get("SYSLOG_IDENTIFIER") != "patroni-node"],
-        "issue": issue,
-        "ready": Path("/run/patroni-node/ready").exists(),
-        **facts(),
     }
 
 
+def called() -> dict[str, Any]:
+    """What the program ends with when it is called as the unit calls it."""
+    from patroni_node.cli import main as patroni_node
+
+    # The refusal of an earlier file must not be taken for this one's.
+    Path(ISSUE).unlink(missing_ok=True)
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = patroni_node(["configure", "--wait", "30"])
+    return {"code": code, "said": said.getvalue().splitlines()}
+
+
 def main() -> None:
+    # The node stays as it is.
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, PROGRAM)
     print(json.dumps(facts()), flush=True)
-    for text in json.loads(gzip.decompress(sys.stdin.buffer.read())):
-        print(json.dumps(attempt(base64.b64decode(text))), flush=True)
+    for text, by_systemd in json.loads(gzip.decompress(sys.stdin.buffer.read())):
+        print(json.dumps(attempt(base64.b64decode(text), by_systemd)), flush=True)
 
 
 if __name__ == "__main__":

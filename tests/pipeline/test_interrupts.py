@@ -54,31 +54,47 @@ def test_in_mmdebstrap(scratch: Scratch, number: signal.Signals, moment: str) ->
     nothing_stays(before)
 
 
-def test_killed_in_mmdebstrap_then_the_next_run_works(scratch: Scratch, built: Path) -> None:
-    """Two of them, side by side: SIGKILL leaves no time to clean up, so the next run does."""
+def build_in(machine: str) -> tuple[str, ...]:
+    """The words of a build that has come as far as Packer."""
+    return ("build-image", "--no-verify", "--offline", "--set", f"build.machine={machine}")
+
+
+def test_killed_at_one_moment_after_the_other_then_the_next_run_works(scratch: Scratch, built: Path) -> None:
+    """SIGKILL leaves no time to clean up, so each next run does, and comes further."""
     build = scratch(*DOWNLOADS, "archive", "patroni-venv", "patroni-node")
     before = temporaries()
-    with Inv(build, "build-image", "--no-verify", "--offline") as run:
+    with Inv(build, *build_in("vm")) as run:
+        # Two of them, side by side.
         for stage in ("bootstrap", "chroot"):
             moment = "installing essential packages"
             run.reaches(log_says(build, f"{stage}-mmdebstrap.log", moment), f"{stage}: {moment}", 90)
-        assert run.end(10, signal.SIGKILL).code == -signal.SIGKILL
-    gone(build)
+        killed(run)
     assert not [*build.glob("bootstrap/*/stage.json"), *build.glob("chroot/*/stage.json")]
     nothing_stays(before)
 
     # The other one would cost another minute and tell nothing more.
     copy(built, build, ["chroot"])
-    ended = inv(build, "build-image", "--no-verify", "--offline", seconds=400).expect(0)
-    assert ended.stage("bootstrap").startswith("building: first build")
+    for machine, stage, how in (("vm", "bootstrap", "building: first build"), ("container", "packer", "building: ")):
+        left = half_made(build)
+        with Inv(build, *build_in(machine)) as run:
+            run.reaches(guest_runs(build, machine), f"the guest of Packer ({machine})", 400)
+            assert f"{stage}: {how}" in run.said
+            assert not set(left) & set(half_made(build))
+            killed(run)
+        assert half_made(build)
+
+    ended = inv(build, *build_in("container"), seconds=120).expect(0)
+    assert ended.stage("base") == "reused: no input changed"
+    gone(build)
     assert half_made(build) == []
     assert {name.split("/")[0] for name in results(build)} == set(STAGES)
     nothing_stays(before)
 
 
-def build_in(machine: str) -> tuple[str, ...]:
-    """The words of a build that has come as far as Packer."""
-    return ("build-image", "--no-verify", "--offline", "--set", f"build.machine={machine}")
+def killed(run: Inv) -> None:
+    """End a run by SIGKILL; nothing of it may run on."""
+    assert run.end(10, signal.SIGKILL).code == -signal.SIGKILL
+    gone(run.build)
 
 
 @pytest.mark.parametrize("number", CTRL_C)
@@ -91,20 +107,6 @@ def test_in_the_guest_of_packer(scratch: Scratch, number: signal.Signals, machin
         ends_clean(run, number)
     assert not list(build.glob("packer/*"))
     nothing_stays(before)
-
-
-@pytest.mark.parametrize("machine", MACHINES)
-def test_killed_in_the_guest_of_packer_then_the_next_run_works(scratch: Scratch, machine: str) -> None:
-    build = scratch(*BEFORE_BOOTSTRAP, "base")
-    with Inv(build, *build_in(machine)) as run:
-        run.reaches(guest_runs(build, machine), "the guest of Packer", 60)
-        assert run.end(10, signal.SIGKILL).code == -signal.SIGKILL
-    gone(build)
-    assert half_made(build)
-
-    inv(build, *build_in("container"), seconds=120).expect(0)
-    gone(build)
-    assert half_made(build) == []
 
 
 def test_a_guest_that_never_comes_up(scratch: Scratch) -> None:

@@ -27,7 +27,6 @@ Scratch = Callable[..., Path]
 # Minutes each. Begun last, one of them would run by itself while the other process has nothing left to do.
 LONGEST = (
     "test_publishing.py",
-    "test_bare_host.py",
     "test_rebuild.py",
     "test_interrupts.py",
     "test_archive.py",

@@ -1,4 +1,7 @@
-"""A node whose node.yml is missing, unparsable, incomplete and at last right, on the image booted by UEFI."""
+"""A node whose node.yml is missing, on the image booted by UEFI; then unparsable, incomplete and at last right.
+
+What a virtual machine alone has is firmware, boot loader, kernel and serial port: after the boot, a container has all.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from foundry.machine import MAKERS, Machine, Spec, kvm, ssh
 from foundry.machine.seed import NodeSeed
 from foundry.workspace import Workspace
 from tests.pipeline.harness import ROOT, gone, until
+from tests.pipeline.lab import Lab
 
 BOOT_SECONDS = 600
 SENTENCE = re.compile(r"patroni-node: (/etc/patroni/node\.yml.*)")
@@ -45,6 +49,13 @@ def node(built: Path, playground: Path) -> Iterator[Machine]:
         machine.wait_ready(BOOT_SECONDS)
         yield machine
     gone(folder)
+
+
+@pytest.fixture(scope="module")
+def container(built: Path, playground: Path) -> Iterator[Machine]:
+    """The image as a container, from a cloud that gave it no node.yml."""
+    with Lab(built, playground / f"lab-{secrets.token_hex(3)}") as lab:
+        yield lab.boot(lab.spec(1, None))
 
 
 def says(node: Machine, *words: str) -> None:
@@ -94,27 +105,27 @@ def test_without_node_yml_nothing_else_has_failed(node: Machine) -> None:
     assert "is missing" in node.ssh("cat /run/issue.d/*patroni* /etc/issue.d/*patroni* 2>/dev/null", check=False).output
 
 
-def test_unparsable(node: Machine) -> None:
-    write(node, "cluster: [pg-15-cluster\nsecrets:\n")
-    refuses(node)
-    says(node, "is not valid YAML")
+def test_unparsable(container: Machine) -> None:
+    write(container, "cluster: [pg-15-cluster\nsecrets:\n")
+    refuses(container)
+    says(container, "is not valid YAML")
 
 
-def test_incomplete(node: Machine) -> None:
-    write(node, "cluster: pg-15-cluster\n")
-    refuses(node)
-    says(node, "secrets")
+def test_incomplete(container: Machine) -> None:
+    write(container, "cluster: pg-15-cluster\n")
+    refuses(container)
+    says(container, "secrets")
 
 
-def test_right_at_last(node: Machine) -> None:
-    write(node, f"cluster: pg-15-cluster\nsecrets:\n  key: {secrets.token_urlsafe(24)}\n")
-    node.ssh("sudo systemctl start patroni", timeout=180)
+def test_right_at_last(container: Machine) -> None:
+    write(container, f"cluster: pg-15-cluster\nsecrets:\n  key: {secrets.token_urlsafe(24)}\n")
+    container.ssh("sudo systemctl start patroni", timeout=180)
 
     def leads() -> tuple[bool, object]:
-        answer = node.ssh("sudo patronictl -c /etc/patroni/patroni.yml list -f json", check=False).output
+        answer = container.ssh("sudo patronictl -c /etc/patroni/patroni.yml list -f json", check=False).output
         members = json.loads(answer) if answer.startswith("[") else []
         return [(m["Member"], m["Role"], m["State"]) for m in members] == [("pg-srv1", "Leader", "running")], answer
 
     until(leads, "pg-srv1 leads", 180)
-    assert node.ssh("sudo -u postgres psql -Atc 'SELECT NOT pg_is_in_recovery()'").output == "t"
-    assert not node.ssh("ls /etc/issue.d/*patroni* 2>/dev/null", check=False).output
+    assert container.ssh("sudo -u postgres psql -Atc 'SELECT NOT pg_is_in_recovery()'").output == "t"
+    assert not container.ssh("ls /etc/issue.d/*patroni* 2>/dev/null", check=False).output

@@ -29,15 +29,13 @@ RENDERED = {
     "/etc/systemd/system/consul.service.d/50-patroni-node.conf",
     *(f"/var/lib/patroni-node/{name}" for name in ("identity.json", "security.json", "packet-filter.nft")),
 }
-# So that members hear of a pause within two seconds, and not within ten.
-QUICK = {"patroni": {"bootstrap": {"dcs": {"loop_wait": 2}}}}
 
 
 @pytest.fixture(scope="module")
 def nodes(built: Path, playground: Path) -> Iterator[list[Machine]]:
     """Leader and replica of a cluster of two, which each test leaves as they were."""
     with Lab(built, playground / f"lab-{secrets.token_hex(3)}") as lab:
-        found = lab.cluster(2, QUICK)
+        found = lab.cluster(2)
         roles = {m["Member"]: m["Role"] for m in members(found[0])}
         yield sorted(found, key=lambda node: roles[node.spec.seed.hostname] != "Leader")
 

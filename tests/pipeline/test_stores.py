@@ -16,6 +16,7 @@ from foundry.machine import Machine
 from foundry.workspace import Workspace
 from tests.pipeline.harness import ROOT, until
 from tests.pipeline.lab import (
+    QUICK,
     STORE,
     Lab,
     in_the_switch,
@@ -44,7 +45,7 @@ def etcd(built: Path, playground: Path) -> Path:
 
 
 def test_etcd(lab: Lab, etcd: Path) -> None:
-    node = {**NETWORKS, "dcs": {"etcd3": {"hosts": [f"{STORE}:2379"]}}}
+    node = {**NETWORKS, **QUICK, "dcs": {"etcd3": {"hosts": [f"{STORE}:2379"]}}}
     machines = [lab.boot(lab.spec(n, node), wait=False) for n in (1, 2)]
     url = f"http://{STORE}:2379"
     words = [

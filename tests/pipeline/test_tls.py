@@ -10,7 +10,7 @@ import pytest
 
 from foundry.machine import Machine
 from tests.pipeline.harness import until
-from tests.pipeline.lab import CA, Lab, code, keeps_its_keys, members, servers_hear, whole_cluster
+from tests.pipeline.lab import CA, QUICK, Lab, code, keeps_its_keys, members, servers_hear, whole_cluster
 
 PATRONICTL = "patronictl -c /etc/patroni/patroni.yml"
 CONSUL = "/etc/consul.d/patroni-node"
@@ -42,6 +42,7 @@ def nodes(lab: Lab) -> list[Machine]:
     folder.mkdir(parents=True)
     authority = Authority(folder)
     shared = {
+        **QUICK,
         "networks": ["10.129.0.0/24"],
         "dcs": {"consul": {"join": ["10.129.0.21", "10.129.0.22"]}},
         "secrets": {"key": lab.key, "superuser": PASSWORD},

@@ -122,7 +122,9 @@ def test_full_disk_in_the_middle_of_a_stage(scratch: Scratch) -> None:
         (earlier / name).mkdir()
         subprocess.run(["cp", "-al", found.parent, earlier / name], check=True)
     size = sum(p.lstat().st_blocks for p in earlier.rglob("*")) * 512 // 2**20 + 20
-    ended = inv(build, "build-deb", "--offline", within=within(SMALL, f"{size}m", str(build), str(earlier)))
+    ended = inv(
+        build, "build-deb", "--offline", seconds=300, within=within(SMALL, f"{size}m", str(build), str(earlier))
+    )
     assert ended.code in (1, 5), ended.err
     ended.refused(ended.code, "No space left on device")
     left = {Path(line) for line in ended.out.splitlines()}

@@ -126,11 +126,12 @@ def test_right_at_last(node: Machine) -> None:
         return answer == "t", answer
 
     def leads() -> tuple[bool, object]:
-        answer = node.ssh("sudo patronictl -c /etc/patroni/patroni.yml list -f json", check=False).output
+        command = "sudo patronictl -c /etc/patroni/patroni.yml list -f json"
+        answer = node.ssh(command, check=False, timeout=180).output
         members = json.loads(answer) if answer.startswith("[") else []
         return [(m["Member"], m["Role"], m["State"]) for m in members] == [("pg-srv1", "Leader", "running")], answer
 
     # patronictl takes an emulated machine seconds, which PostgreSQL would have to wait for.
     until(writes, "PostgreSQL takes writes", 180)
-    until(leads, "pg-srv1 leads", 60)
+    until(leads, "pg-srv1 leads", 180)
     assert not node.ssh("ls /etc/issue.d/*patroni* 2>/dev/null", check=False).output

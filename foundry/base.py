@@ -99,7 +99,7 @@ def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, w
             shutil.copyfile(_boot_file(root, "vmlinuz"), scratch / "vmlinuz")
             shutil.copyfile(_boot_file(root, "initrd.img"), scratch / "initrd.img")
         finally:
-            run.run(["rm", "-rf", "--one-file-system", root], name="rm")
+            run.run(["rm", "-rf", "--one-file-system", root], name="rm", cleaning=True)
 
     return Base(stages.perform(workspace, decision, act), decision.key, identity.root_fs, epoch)
 

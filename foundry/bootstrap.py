@@ -69,7 +69,10 @@ def decide(config: Config, image: Image, packages: archive.Archive, workspace: W
 
 
 def build(config: Config, image: Image, packages: archive.Archive, workspace: Workspace) -> Path:
-    """Install the packages that all images have, or find them installed; returns the folder. Raises CommandFailed."""
+    """Install the packages that all images have, or find them installed; returns the folder.
+
+    Raises CommandFailed, and CorruptArtifact for a folder that is not what it was any more.
+    """
 
     def act(scratch: Path) -> None:
         files.need_space(workspace.build, 2_000_000_000, "bootstrap")
@@ -80,7 +83,9 @@ def build(config: Config, image: Image, packages: archive.Archive, workspace: Wo
         make(tree, scratch / TREE, packages, what="bootstrap")
         shutil.rmtree(before)
 
-    return stages.perform(workspace, decide(config, image, packages, workspace), act) / TREE
+    decision = decide(config, image, packages, workspace)
+    folder = stages.perform(workspace, decision, act)
+    return stages.checked_tree(folder, TREE) if decision.reuse else folder / TREE
 
 
 def _templates(workspace: Workspace) -> Path:

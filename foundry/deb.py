@@ -31,6 +31,23 @@ NODE_SOURCES = ("debian", "patroni_node", "files", "templates/etc")
 
 
 @dataclass(frozen=True)
+class _Chroot:
+    """A file system of the target to build packages over. fresh: this very run made it and took its digest."""
+
+    folder: Path
+    fresh: bool
+
+    @property
+    def tree(self) -> Path:
+        return self.folder / bootstrap.TREE
+
+    def check(self) -> None:
+        """Raise CorruptArtifact unless it is what it was made as."""
+        if not self.fresh:
+            stages.checked_tree(self.folder, bootstrap.TREE)
+
+
+@dataclass(frozen=True)
 class Debs:
     """The built packages, and Consul's beside them where foundry.yml asks for it."""
 
@@ -49,7 +66,7 @@ def build(
     *,
     venv_is_built: Callable[[Path], object] | None = None,
 ) -> Debs:
-    """Build both packages, or find them built. Raises CommandFailed, FetchError.
+    """Build both packages, or find them built. Raises CommandFailed, CorruptArtifact, FetchError.
 
     venv_is_built: called with patroni-venv's path as soon as it is there, for whoever need not wait for the other.
     """
@@ -89,7 +106,7 @@ def _inputs(sources: Sequence[str], chroot: str, workspace: Workspace) -> dict[s
     }
 
 
-def _chroot(packages: archive.Archive, suite: str, workspace: Workspace) -> Path:
+def _chroot(packages: archive.Archive, suite: str, workspace: Workspace) -> _Chroot:
     """A file system of the target with build-essential and our build dependencies, over which packages are built."""
     decision = stages.decide(workspace, "chroot", _chroot_inputs(packages), trees=[bootstrap.TREE])
 
@@ -103,24 +120,24 @@ def _chroot(packages: archive.Archive, suite: str, workspace: Workspace) -> Path
         bootstrap.make(tree, scratch / bootstrap.TREE, packages, what="chroot")
         shutil.rmtree(before)
 
-    return stages.perform(workspace, decision, act) / bootstrap.TREE
+    return _Chroot(stages.perform(workspace, decision, act), fresh=not decision.reuse)
 
 
 def _package(
-    name: str, sources: Sequence[str], kind: str, chroot: Path, workspace: Workspace, *, locks: Sequence[Path]
+    name: str, sources: Sequence[str], kind: str, chroot: _Chroot, workspace: Workspace, *, locks: Sequence[Path]
 ) -> Path:
-    decision = stages.decide(workspace, name, _inputs(sources, stages.key_of(chroot.parent), workspace))
+    decision = stages.decide(workspace, name, _inputs(sources, stages.key_of(chroot.folder), workspace))
 
     def act(scratch: Path) -> None:
         found = wheels.fetch(locks, TARGET_PYTHON, workspace)
         work = scratch / "work"
         layer = _Layer(work / "upper", work / "work", work / "root")
         try:
-            _build_in(layer, chroot, sources, kind, found, workspace)
+            threads.together(lambda: _build_in(layer, chroot.tree, sources, kind, found, workspace), chroot.check)
             for deb in sorted((layer.upper / "build").glob(f"{name}_*.deb")):
                 shutil.copyfile(deb, scratch / deb.name)
         finally:
-            run.run(["rm", "-rf", "--one-file-system", work], name="rm")
+            run.run(["rm", "-rf", "--one-file-system", work], name="rm", cleaning=True)
 
     folder = stages.perform(workspace, decision, act)
     return next(folder.glob(f"{name}_*.deb"))

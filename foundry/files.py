@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,26 @@ def _next_data(descriptor: int, at: int) -> int:
         if error.errno != errno.ENXIO:
             raise
         return os.fstat(descriptor).st_size
+
+
+def folder_digest(folder: Path) -> str:
+    """A digest of all below a folder, in hex: names, kinds, modes, owners, times, attributes, links, contents."""
+    found = hashlib.sha256()
+    for path in sorted([folder, *folder.rglob("*")], key=os.fsencode):
+        facts = path.lstat()
+        numbers = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev, facts.st_mtime_ns)
+        more = [f"{name}={os.getxattr(path, name, follow_symlinks=False).hex()}" for name in _attributes(path)]
+        if stat.S_ISLNK(facts.st_mode):
+            more.append(str(path.readlink()))
+        elif stat.S_ISREG(facts.st_mode):
+            more.append(sha256(path))
+        row = "\0".join([str(path.relative_to(folder)), *map(str, numbers), *more])
+        found.update(os.fsencode(f"{row}\n"))
+    return found.hexdigest()
+
+
+def _attributes(path: Path) -> list[str]:
+    return sorted(os.listxattr(path, follow_symlinks=False))
 
 
 def sha256_text(text: str) -> str:

@@ -2,8 +2,8 @@
 
 A stage's key is the sha256 of everything that it declares as input: settings, package lists, digests of files, and the
 code of its own recipe. Time stamps play no part. Its results lie in build/<stage>/<key>/ beside a record of inputs and
-outputs, and appear there in one rename. A tree is an output of very many files: it is there or not, and its files are
-not recorded. Of a raw disk files.disk_digest is recorded, of every other file its sha256.
+outputs, and appear there in one rename. Of a raw disk files.disk_digest is recorded, of a tree, an output of very many
+files, files.folder_digest for all of them, and of every other file its sha256.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def perform(workspace: Workspace, decision: Decision, act: Callable[[Path], None
             str(p.relative_to(scratch)): {"sha256": _digest(p), "size": p.stat().st_size}
             for p in sorted(_files(scratch, decision.trees))
         }
-        record = {"key": decision.key, "inputs": dict(decision.inputs), "outputs": outputs}
+        trees = {name: files.folder_digest(scratch / name) for name in decision.trees}
+        record = {"key": decision.key, "inputs": dict(decision.inputs), "outputs": outputs, "trees": trees}
         files.write_json(scratch / RECORD, record)
     files.write_json(workspace.stage(decision.name) / "latest.json", dict(decision.inputs))
     _prune(workspace.stage(decision.name), decision.folder)
@@ -85,12 +86,23 @@ def checked(folder: Path, member: str) -> Path:
     record = files.read_json(folder / RECORD) or {}
     wanted = record.get("outputs", {}).get(member, {}).get("sha256")
     if not path.is_file() or _digest(path) != wanted:
-        (folder / RECORD).unlink(missing_ok=True)
-        raise CorruptArtifact(
-            f"{folder.parent.name}: {path} is not the file that was recorded when it was made",
-            hint="run it again: this stage will be built anew; if it happens twice, check the disk",
-        )
+        raise _corrupt(folder, f"{path} is not the file that was recorded when it was made")
     return path
+
+
+def checked_tree(folder: Path, name: str) -> Path:
+    """The path of a tree that still is what was recorded, file by file. Raises CorruptArtifact as checked() does."""
+    path = folder / name
+    record = files.read_json(folder / RECORD) or {}
+    if not path.is_dir() or files.folder_digest(path) != record.get("trees", {}).get(name):
+        raise _corrupt(folder, f"what is in {path} is not what was recorded when it was made")
+    return path
+
+
+def _corrupt(folder: Path, brief: str) -> CorruptArtifact:
+    (folder / RECORD).unlink(missing_ok=True)
+    hint = "run it again: this stage will be built anew; if it happens twice, check the disk"
+    return CorruptArtifact(f"{folder.parent.name}: {brief}", hint=hint)
 
 
 def key_of(folder: Path) -> str:

@@ -23,9 +23,11 @@ def together(*acts: Callable[[], Any]) -> list[Any]:
         except BaseException:
             run.cancel()
             raise
-        errors = [f.exception() for f in done if f.exception()]
-        if errors:
+        first = [f for f in done if f.exception()]
+        if first:
             run.cancel()
+    # Where one of them has threads of its own, what fails there ends the commands of others before it ends itself.
+    errors = [e for f in (*first, *futures) if (e := f.exception())]
     real = [e for e in errors if not isinstance(e, Cancelled)] or errors
     if real and real[0]:
         raise real[0]

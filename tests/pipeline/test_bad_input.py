@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.pipeline.conftest import Scratch
 from tests.pipeline.harness import DOWNLOADS, ROOT, STAGES, Inv, half_made, inv, log_says, results
 
@@ -42,7 +44,7 @@ LINKED = ("archive", "chroot", "patroni-venv", "patroni-node", "bootstrap")
 MASKED = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 # A small file system as build folder, filled from $3; afterwards the names of what is half made on it, on stdout.
 SMALL = (
-    'mount -t tmpfs -o "size=$1" tmpfs "$2" && cp -r "$3"/. "$2" && shift 3 && setpriv --pdeathsig KILL -- "$@"'
+    'mount -t tmpfs -o "size=$1" tmpfs "$2" && cp -a "$3"/. "$2" && shift 3 && setpriv --pdeathsig KILL -- "$@"'
     "; code=$?;"
     ' find "$FOUNDRY_BUILD" -mindepth 2 -maxdepth 3 -name ".*.*" -o -name "*.partial" -o -name stage.json; exit "$code"'
 )
@@ -151,6 +153,24 @@ def test_base_that_changed_on_disk(scratch: Scratch) -> None:
         assert "base: building:" in run.said
         run.process.send_signal(2)
         run.end(30)
+
+
+@pytest.mark.parametrize(("stage", "made_of_it"), [("bootstrap", "base"), ("chroot", "patroni-node")])
+def test_folder_of_packages_that_changed_on_disk(scratch: Scratch, stage: str, made_of_it: str) -> None:
+    """One file of twenty thousand, as long and as old as before."""
+    build = scratch(*DOWNLOADS, *(name for name in LINKED if name != made_of_it))
+    folder = max(build.glob(f"{stage}/*/stage.json"), key=lambda p: p.stat().st_mtime).parent
+    victim = folder / "root/etc/passwd"
+    facts, above = victim.stat(), victim.parent.stat()
+    good = victim.read_text()
+    victim.unlink()
+    victim.write_text(good.replace("root:x:0", "toor:x:0", 1))
+    os.utime(victim, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    os.utime(victim.parent, ns=(above.st_atime_ns, above.st_mtime_ns))
+    ended = inv(build, "build-image", "--no-verify", "--offline", seconds=120)
+    ended.refused(6, f"{stage}: ", str(folder / "root"), "hint: run it again: this stage will be built anew")
+    assert not (folder / "stage.json").exists()
+    assert not list(build.glob(f"{made_of_it}/*/stage.json"))
 
 
 def test_image_that_changed_on_disk(scratch: Scratch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,4 +131,51 @@ def test_a_disk_is_what_it_holds_and_not_how_its_file_lies_there(tmp_path: Path)
         disk("g"),
         disk("h", size=0),
     ]
+    assert len({first, *others}) == len(others) + 1
+
+
+def test_all_of_a_folder_is_in_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folder() -> Path:
+        made = Path(tempfile.mkdtemp(dir=tmp_path))
+        (made / "below").mkdir()
+        (made / "below/file").write_text("data")
+        (made / "link").symlink_to("below")
+        for path in (made / "below/file", made / "below", made):
+            os.utime(path, (1, 1))
+        os.utime(made / "link", (1, 1), follow_symlinks=False)
+        return made
+
+    def digest(change: Callable[[Path], object]) -> str:
+        made = folder()
+        change(made)
+        for path in (made / "below", made):
+            os.utime(path, (1, 1))
+        return files.folder_digest(made)
+
+    def replace(made: Path, target: str) -> None:
+        (made / "link").unlink()
+        (made / "link").symlink_to(target)
+        os.utime(made / "link", (1, 1), follow_symlinks=False)
+
+    def content(made: Path) -> None:
+        (made / "below/file").write_text("date")
+        os.utime(made / "below/file", (1, 1))
+
+    first = files.folder_digest(folder())
+    assert digest(lambda made: None) == digest(lambda made: replace(made, "below")) == first
+    others = [
+        digest(content),
+        digest(lambda made: os.utime(made / "below/file", (1, 2))),
+        digest(lambda made: (made / "below/file").chmod(0o600)),
+        digest(lambda made: (made / "below").chmod(0o700)),
+        digest(lambda made: replace(made, "elsewhere")),
+        digest(lambda made: (made / "below/more").touch()),
+        digest(lambda made: (made / "empty").mkdir()),
+        digest(lambda made: (made / "below/file").rename(made / "below/other")),
+    ]
+    # Not every file system has them.
+    monkeypatch.setattr(os, "listxattr", lambda path, **_: ["user.a"])
+    for value in (b"a", b"b"):
+        monkeypatch.setattr(os, "getxattr", lambda path, name, value=value, **_: value)
+        others.append(files.folder_digest(folder()))
     assert len({first, *others}) == len(others) + 1

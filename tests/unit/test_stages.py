@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_only_the_newest_results_stay(workspace: Workspace) -> None:
     assert newest in left
 
 
-def test_a_tree_is_there_or_not_and_its_files_are_not_recorded(workspace: Workspace) -> None:
+def test_a_tree_is_recorded_as_one(workspace: Workspace) -> None:
     def fill(scratch: Path) -> None:
         (scratch / "root/etc").mkdir(parents=True)
         (scratch / "root/etc/file").touch()
@@ -90,8 +91,22 @@ def test_a_tree_is_there_or_not_and_its_files_are_not_recorded(workspace: Worksp
 
     folder = stages.perform(workspace, stages.decide(workspace, "chroot", {"a": "1"}, trees=["root"]), fill)
     assert list(files.read_json(folder / stages.RECORD)["outputs"]) == ["beside/out"]
-    (folder / "root/etc/file").unlink()
     assert stages.decide(workspace, "chroot", {"a": "1"}, trees=["root"]).reuse
+    assert stages.checked_tree(folder, "root") == folder / "root"
     shutil.rmtree(folder / "root")
     again = stages.decide(workspace, "chroot", {"a": "1"}, trees=["root"])
     assert (again.reuse, again.reason) == (False, "root is missing from the earlier result")
+
+
+def test_a_tree_that_changed_on_disk_is_made_anew(workspace: Workspace) -> None:
+    def fill(scratch: Path) -> None:
+        (scratch / "root").mkdir()
+        (scratch / "root/file").write_text("right")
+
+    folder = stages.perform(workspace, stages.decide(workspace, "chroot", {"a": "1"}, trees=["root"]), fill)
+    facts = (folder / "root/file").stat()
+    (folder / "root/file").write_text("wrong")
+    os.utime(folder / "root/file", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    with pytest.raises(CorruptArtifact, match=r"what is in .*/root is not what was recorded"):
+        stages.checked_tree(folder, "root")
+    assert not stages.decide(workspace, "chroot", {"a": "1"}, trees=["root"]).reuse

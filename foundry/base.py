@@ -68,9 +68,10 @@ def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, w
     """Make the base of an image, or find it made. Raises CommandFailed, FoundryError, and what venv.wait does."""
     templates = workspace.templates / "base" / "final"
     epoch = archive.epoch(packages, workspace)
+    ground = bootstrap.decide(config, image, packages, workspace)
     inputs = {
         **{f"package {p.name}": f"{p.version} {p.sha256}" for p in packages.base},
-        "bootstrap": bootstrap.decide(config, image, packages, workspace).key,
+        "bootstrap": ground.key,
         **files.tree_digests([templates], workspace.root),
         **stages.recipe(disk, exclusions, ext4, sys.modules[__name__]),
         "date": str(epoch),
@@ -86,6 +87,8 @@ def build(config: Config, image: Image, packages: archive.Archive, venv: Venv, w
         decision = stages.decide(workspace, "base", inputs)
     identity = disk.Identity.of(decision.key)
     under = None if decision.reuse else bootstrap.build(config, image, packages, workspace)
+    if decision.reuse and ground.reuse:
+        log.reused(ground.name, ground.reason)
 
     def act(scratch: Path) -> None:
         assert under

@@ -139,8 +139,8 @@ def _package(
         finally:
             run.run(["rm", "-rf", "--one-file-system", work], name="rm", cleaning=True)
 
-    folder = stages.perform(workspace, decision, act)
-    return next(folder.glob(f"{name}_*.deb"))
+    found = next(stages.perform(workspace, decision, act).glob(f"{name}_*.deb"))
+    return stages.checked(decision.folder, found.name) if decision.reuse else found
 
 
 @dataclass(frozen=True)

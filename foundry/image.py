@@ -34,7 +34,6 @@ from foundry import (
     sandbox,
     stages,
     threads,
-    tree,
     wheels,
 )
 from foundry.config import Config
@@ -130,7 +129,7 @@ def build(name: str, config: Config, parts: Parts, workspace: Workspace) -> Rele
 def program() -> dict[str, str]:
     """The digests of the code that makes an image."""
     made = (apt, archive, base, bootstrap, deb, disk, epoch, exclusions, ext4, golden)
-    rooms = (*made, packer, recorded, sandbox, tree, wheels)
+    rooms = (*made, packer, recorded, sandbox, wheels)
     return stages.recipe(*rooms, sys.modules[__name__])
 
 

@@ -6,6 +6,7 @@ object of functions and their arguments. An attempt whose answer begins with `IN
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -271,13 +272,11 @@ def certificates(host: str) -> dict[str, str]:
 
 
 def _shown(host: str, port: int) -> str:
-    try:
+    with contextlib.suppress(ConnectionResetError):
         wire = Wire(host, port, {8300: bytes([TLS]), 5432: struct.pack(">II", 8, 80877103)}.get(port, b""))
-        if port == 5432:
-            wire.read(1)
+        wire.read(1 if port == 5432 else 0)
         return hashlib.sha256(wire.secure(None)).hexdigest()
-    except ConnectionResetError:
-        return ""
+    return ""
 
 
 def doors(host: str, pairs: Mapping[str, Sequence[str]]) -> dict[str, Callable[[], Wire]]:

@@ -173,6 +173,19 @@ def test_folder_of_packages_that_changed_on_disk(scratch: Scratch, stage: str, m
     assert not list(build.glob(f"{made_of_it}/*/stage.json"))
 
 
+@pytest.mark.parametrize("name", ["patroni-venv", "patroni-node"])
+def test_package_of_ours_that_changed_on_disk(scratch: Scratch, name: str) -> None:
+    build = scratch(*DOWNLOADS, *LINKED, "base")
+    victim = max(build.glob(f"{name}/*/{name}_*.deb"), key=lambda p: p.parent.stat().st_mtime)
+    good = victim.read_bytes()
+    victim.unlink()
+    victim.write_bytes(good[:-8] + b"tampered")
+    ended = inv(build, "build-image", "--no-verify", "--offline")
+    ended.refused(6, f"{name}: ", str(victim), "hint: run it again: this stage will be built anew")
+    assert not victim.with_name("stage.json").exists()
+    assert not list(build.glob("packer/*"))
+
+
 def test_image_that_changed_on_disk(scratch: Scratch) -> None:
     build = scratch(*DOWNLOADS, *STAGES)
     victim = max(build.glob("images/*/*.qcow2"), key=lambda p: p.parent.stat().st_mtime)
